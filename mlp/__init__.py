@@ -1,0 +1,9 @@
+"""A deep-learning library written by hand: every layer, every gradient, on NumPy and CuPy.
+
+Importing `mlp` loads nothing heavy: import the modules that you use, as in ``from mlp.layers import AffineLayer``.
+"""
+
+__version__ = "0.1.0"
+
+DEFAULT_SEED = 123456
+"""Seed of every random stream for which no ``rng`` was given."""

@@ -1,0 +1,93 @@
+"""NumPy or CuPy: computation follows the data. The only module that imports CuPy.
+
+There is no global device. ``xp = array_module(x)`` gives the module that owns an array, and code written against
+`xp` runs where its data lies.
+"""
+
+import warnings
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+"""An array of either module, of any dtype: more than NumPy's stubs can describe, so not checked further."""
+
+
+class DeviceError(RuntimeError):
+    """The device that was asked for cannot be used; the message says why."""
+
+
+class GpuStatus(NamedTuple):
+    """Whether the GPU can be used, and the reason in words."""
+
+    usable: bool
+    reason: str
+
+
+def is_gpu_array(x: object) -> bool:
+    """Return whether `x` is a CuPy array, without importing CuPy."""
+    return type(x).__module__.partition(".")[0] == "cupy"
+
+
+def array_module(x: object) -> ModuleType:
+    """Return the module that owns the array `x`: `cupy` for CuPy's arrays, `numpy` for all else."""
+    return import_module("cupy") if is_gpu_array(x) else np
+
+
+def device_of(x: object) -> str:
+    """Return ``"gpu"`` for a CuPy array and ``"cpu"`` for all else."""
+    return "gpu" if is_gpu_array(x) else "cpu"
+
+
+def to_cpu(x: Array) -> Array:
+    """Return `x` as a NumPy array (a copy only if it lies on a GPU)."""
+    return x.get() if is_gpu_array(x) else x
+
+
+def to_gpu(x: Array) -> Array:
+    """Return `x` as a CuPy array (a copy only if it lies on the CPU), in the same memory order."""
+    return x if is_gpu_array(x) else import_module("cupy").asarray(x)
+
+
+def to_device(x: Array, device: str) -> Array:
+    """Return `x` on ``"cpu"`` or ``"gpu"``."""
+    return to_gpu(x) if device == "gpu" else to_cpu(x)
+
+
+def usable_gpu() -> GpuStatus:
+    """Run one small kernel on the GPU and say whether its number came out right, and if not, why."""
+    try:
+        cupy = import_module("cupy")
+    except ImportError as error:
+        hint = "install it with pip install 'mlp[cuda12]' or 'mlp[cuda13]'"
+        return GpuStatus(False, f"CuPy cannot be imported ({error}); {hint}")
+    try:
+        total = float((cupy.arange(8, dtype=np.float32) ** 2).sum())
+        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    except Exception as error:  # CuPy raises many kinds: no driver, no device, no compiler, no memory
+        return GpuStatus(False, f"a first kernel failed ({type(error).__name__}: {error})")
+    if total != 140.0:
+        return GpuStatus(False, f"a first kernel gave a wrong number: {total}, not 140.0")
+    return GpuStatus(True, name)
+
+
+def select_device(request: str) -> str:
+    """Return the device to use, ``"cpu"`` or ``"gpu"``, for a request ``"auto"``, ``"cpu"`` or ``"gpu"``.
+
+    ``"auto"`` takes the GPU where one can be used; where CuPy is installed and its GPU is not usable, it warns and
+    takes the CPU. Raises DeviceError where ``"gpu"`` is asked for and cannot be used.
+    """
+    if request not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"select_device: request is {request!r}, expected 'auto', 'cpu' or 'gpu'")
+    if request == "cpu":
+        return "cpu"
+    status = usable_gpu()
+    if status.usable:
+        return "gpu"
+    if request == "gpu":
+        raise DeviceError(f"the GPU cannot be used: {status.reason}. Use --device cpu, or mend the cause.")
+    if "cannot be imported" not in status.reason:
+        warnings.warn(f"the GPU is not used: {status.reason}", RuntimeWarning, stacklevel=2)
+    return "cpu"

@@ -1,0 +1,113 @@
+"""Checks of arguments, with messages that say who, what came, what was expected, and which axis."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from mlp.backend import Array, device_of
+
+Expected = Sequence[int | str | None]
+"""An expected shape: a number is that length, a letter any length, ``"..."`` any further axes."""
+
+
+class ShapeError(ValueError):
+    """An array has another shape than the operation can take."""
+
+
+class DTypeError(TypeError):
+    """An argument is no array, or an array of something that is not a number."""
+
+
+class DeviceMixError(ValueError):
+    """Arrays that must lie on one device lie on two."""
+
+
+class StaleStateError(RuntimeError):
+    """A backward pass was asked for with other inputs than the last forward pass saw."""
+
+
+def _text(shape: Sequence[object]) -> str:
+    inner = ", ".join(str(s) for s in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+
+
+def check_array(what: str, x: object, like: object = None) -> None:
+    """Raise DTypeError unless `x` is an array of numbers, DeviceMixError unless it lies where `like` lies."""
+    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+        raise DTypeError(f"{what} is a {type(x).__name__}, expected a NumPy or CuPy array: use np.asarray(...)")
+    if x.dtype.kind not in "fciu":
+        raise DTypeError(f"{what} has dtype {x.dtype}, expected numbers (float32, float64, complex128, ...)")
+    if like is not None and device_of(x) != device_of(like):
+        raise DeviceMixError(
+            f"{what} lies on the {device_of(x)}, the parameters lie on the {device_of(like)}: "
+            f"move one with mlp.backend.to_device"
+        )
+
+
+def check_shape(what: str, x: object, expected: Expected, like: object = None) -> None:
+    """Raise unless `x` is an array of numbers of the `expected` shape, on the device of `like` if given.
+
+    ``check_shape("AffineLayer.fprop: inputs", x, ("N", 3))`` says, for a wrong `x`: ``AffineLayer.fprop: inputs has
+    shape (5, 4), expected (N, 3): axis 1 is 4, not 3``. Raises ShapeError, DTypeError or DeviceMixError.
+    """
+    check_array(what, x, like)
+    shape: tuple[int, ...] = x.shape  # type: ignore[attr-defined]
+    fixed = tuple(e for e in expected if e != "...")
+    text = f"{what} has shape {_text(shape)}, expected {_text(expected)}"
+    if len(shape) < len(fixed) or (len(shape) > len(fixed) and "..." not in expected):
+        raise ShapeError(f"{text}: it has {len(shape)} axes, not {len(fixed)}")
+    for axis, (got, want) in enumerate(zip(shape, fixed, strict=False)):
+        if isinstance(want, int) and got != want:
+            raise ShapeError(f"{text}: axis {axis} is {got}, not {want}")
+        if got == 0:
+            raise ShapeError(f"{text}: axis {axis} is empty")
+
+
+def check_same_shape(what: str, x: object, other: Array) -> None:
+    """Raise unless `x` is an array of numbers with the shape, and on the device, of `other`."""
+    check_shape(what, x, other.shape, like=other)
+
+
+def check_positive_int(what: str, value: Any, minimum: int = 1) -> int:
+    """Return `value` as int; raise TypeError or ValueError unless it is a whole number of at least `minimum`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{what} is {value!r} ({type(value).__name__}), expected a whole number >= {minimum}")
+    if value < minimum:
+        raise ValueError(f"{what} is {value}, expected a whole number >= {minimum}")
+    return int(value)
+
+
+def check_pair(what: str, value: Any, minimum: int = 1) -> tuple[int, int]:
+    """Return a size given as one whole number or as a pair (height, width) as a pair of ints."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{what} is {value!r}, expected one whole number or a pair (height, width)")
+        return check_positive_int(what, value[0], minimum), check_positive_int(what, value[1], minimum)
+    size = check_positive_int(what, value, minimum)
+    return size, size
+
+
+def check_number(
+    what: str,
+    value: Any,
+    low: float,
+    high: float = float("inf"),
+    *,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> float:
+    """Return `value` as float; raise TypeError or ValueError unless it is a finite number in [low, high].
+
+    With `low_open` the lower end is excluded, with `high_open` the upper one.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{what} is {value!r} ({type(value).__name__}), expected a number")
+    number = float(value)
+    above = low < number if low_open else low <= number
+    below = number < high if high_open else number <= high
+    if not (above and below and np.isfinite(number)):
+        interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
+        raise ValueError(f"{what} is {value}, expected a finite number in {interval}")
+    return number

@@ -1,0 +1,220 @@
+"""CIFAR-10 and CIFAR-100, from the official archives or their unpacked folders.
+
+A. Krizhevsky, Learning multiple layers of features from tiny images, 2009. Of the two forms of each archive the
+binary one is preferred, being plain records; the Python one is read by `pickle_reader`. Archives are read as
+streams and never extracted.
+"""
+
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mlp.backend import Array
+from mlp.data_providers.base import DataDamagedError, DataError, DataMissingError
+from mlp.data_providers.download import RemoteFile, check_file, fetch, search_folders, user_cache
+from mlp.data_providers.images import ImageData, ImageSet, split
+from mlp.data_providers.pickle_reader import read_pickled_dict
+
+SERVER = "https://www.cs.toronto.edu/~kriz/"
+MAX_MEMBER_BYTES = 200_000_000
+
+
+class _Form(NamedTuple):
+    """One form of a data set: its archive, and the folder and the files in it."""
+
+    archive: RemoteFile
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    names: str
+    label: str
+    """Python archives: the key of the labels, and of their names with `_names` for the last letter."""
+    skip: int = 0
+    """Binary archives: bytes of a record before its label."""
+
+    @property
+    def is_binary(self) -> bool:
+        return self.names.endswith(".txt")
+
+
+def _archive(name: str, size: int, md5: str) -> RemoteFile:
+    return RemoteFile(name, SERVER + name, size, md5)
+
+
+_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+FORMS = {
+    "cifar100": (
+        _Form(
+            _archive("cifar-100-binary.tar.gz", 168_513_733, "03b5dce01913d631647c71ecec9e9cb8"),
+            "cifar-100-binary",
+            ("train.bin",),
+            ("test.bin",),
+            "fine_label_names.txt",
+            "fine_labels",
+            skip=1,
+        ),
+        _Form(
+            _archive("cifar-100-python.tar.gz", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"),
+            "cifar-100-python",
+            ("train",),
+            ("test",),
+            "meta",
+            "fine_labels",
+        ),
+    ),
+    "cifar10": (
+        _Form(
+            _archive("cifar-10-binary.tar.gz", 170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
+            "cifar-10-batches-bin",
+            tuple(f"{name}.bin" for name in _BATCHES),
+            ("test_batch.bin",),
+            "batches.meta.txt",
+            "labels",
+        ),
+        _Form(
+            _archive("cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a"),
+            "cifar-10-batches-py",
+            _BATCHES,
+            ("test_batch",),
+            "batches.meta",
+            "labels",
+        ),
+    ),
+}
+NUM_CLASSES = {"cifar100": 100, "cifar10": 10}
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+def load_cifar(
+    dataset: str,
+    data_dir: str | Path | None = None,
+    stratified: bool = False,
+    download: bool = True,
+    quiet: bool = False,
+) -> ImageData:
+    """Return ``"cifar100"`` (fine labels) or ``"cifar10"``, with a twentieth of the training images to validate.
+
+    Looked for in `search_folders(data_dir)`, then downloaded. Images are (N, 32, 32, 3). Mean and deviation are the
+    report's. Raises DataMissingError or DataDamagedError.
+    """
+    form, place = find_cifar(dataset, data_dir) or (None, None)
+    if form is None or place is None:
+        form, place = FORMS[dataset][0], _fetch_cifar(dataset, data_dir, download, quiet)
+    files = _read_archive(place, form) if place.is_file() else _read_folder(place, form)
+    images, test = (_decode(form, files, part, place, dataset) for part in (form.train, form.test))
+    train, valid = split(images, len(images.labels) * 19 // 20, stratified)
+    return ImageData(dataset, train, valid, test, _class_names(form, files, place, dataset), MEAN, STD, str(place))
+
+
+def find_cifar(dataset: str, data_dir: str | Path | None = None) -> tuple[_Form, Path] | None:
+    """Return the first archive or unpacked folder of the data set, with its form, or None."""
+    for folder in search_folders(data_dir):
+        for form in FORMS[dataset]:
+            for name in (form.archive.name, form.folder):
+                if (folder / name).exists():
+                    return form, folder / name
+    return None
+
+
+def _fetch_cifar(dataset: str, data_dir: str | Path | None, download: bool, quiet: bool) -> Path:
+    target = Path(data_dir).expanduser() if data_dir else user_cache()
+    binary = FORMS[dataset][0].archive
+    try:
+        if not download:
+            raise DataMissingError("Nothing was downloaded.")
+        return fetch(binary, target, quiet)
+    except DataMissingError as error:
+        raise DataMissingError(_how_to_get(dataset, data_dir, str(error))) from error
+
+
+def _how_to_get(dataset: str, data_dir: str | Path | None, reason: str) -> str:
+    looked = "\n".join(f"    {folder.absolute()}" for folder in search_folders(data_dir))
+    files = "\n".join(
+        f"    {form.archive.url}\n"
+        f"        {form.archive.size:,} bytes, MD5 {form.archive.md5}; or its unpacked folder {form.folder}/"
+        for form in FORMS[dataset]
+    )
+    return (
+        f"{dataset} was not found. {reason}\nLooked in:\n{looked}\nPut one of these there, by hand:\n{files}\n"
+        f"On a machine with internet: python -m mlp.experiments data fetch {dataset}\n"
+        f"Without internet, on built-in data: add --dataset shapes, or --dataset digits"
+    )
+
+
+def _read_archive(path: Path, form: _Form) -> dict[str, bytes]:
+    """Return the wanted members of an archive, by their names."""
+    check_file(path, form.archive)
+    wanted = {f"{form.folder}/{name}": name for name in (*form.train, *form.test, form.names)}
+    files = {}
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.name in wanted and member.isfile() else None
+                if stream is not None and member.size <= MAX_MEMBER_BYTES:
+                    files[wanted[member.name]] = stream.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataDamagedError(f"{path} cannot be read: {error}. It was left as it is.") from error
+    return _complete(files, wanted.values(), path)
+
+
+def _read_folder(path: Path, form: _Form) -> dict[str, bytes]:
+    wanted = (*form.train, *form.test, form.names)
+    files = {}
+    for name in wanted:
+        file = path / name
+        if file.is_file() and file.stat().st_size <= MAX_MEMBER_BYTES:
+            files[name] = file.read_bytes()
+    return _complete(files, wanted, path)
+
+
+def _complete(files: dict[str, bytes], wanted: Iterable[str], path: Path) -> dict[str, bytes]:
+    lacking = sorted(set(wanted) - set(files))
+    if lacking:
+        raise DataDamagedError(f"{path} is not complete: it lacks {', '.join(lacking)}. It was left as it is.")
+    return files
+
+
+def _decode(form: _Form, files: dict[str, bytes], names: tuple[str, ...], path: Path, dataset: str) -> ImageSet:
+    """Return the images of some files, in their order."""
+    parts = []
+    for name in names:
+        what = f"{path}: {name}"
+        decode = _decode_binary if form.is_binary else _decode_python
+        rows, labels = decode(form, files[name], what)
+        if not len(labels) or labels.min() < 0 or labels.max() >= NUM_CLASSES[dataset]:
+            raise DataDamagedError(f"{what} holds no images, or labels outside 0..{NUM_CLASSES[dataset] - 1}")
+        parts.append(ImageSet(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels))
+    return ImageSet(*(np.ascontiguousarray(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)))
+
+
+def _decode_binary(form: _Form, data: bytes, what: str) -> tuple[Array, Array]:
+    record = form.skip + 1 + 3072
+    if len(data) % record:
+        raise DataDamagedError(f"{what} has {len(data):,} bytes, no multiple of {record}: it is truncated")
+    records = np.frombuffer(data, np.uint8).reshape(-1, record)
+    return records[:, form.skip + 1 :], records[:, form.skip].astype(np.int64)
+
+
+def _decode_python(form: _Form, data: bytes, what: str) -> tuple[Array, Array]:
+    content = read_pickled_dict(data, what)
+    rows, labels = content.get("data"), content.get(form.label)
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 3072:
+        raise DataDamagedError(f"{what} holds no images: its 'data' is no (N, 3072) array of bytes")
+    if not isinstance(labels, list) or len(labels) != len(rows) or not all(type(x) is int for x in labels):
+        raise DataDamagedError(f"{what}: {form.label!r} does not hold one label for each of {len(rows)} images")
+    return rows, np.array(labels, np.int64)
+
+
+def _class_names(form: _Form, files: dict[str, bytes], path: Path, dataset: str) -> tuple[str, ...]:
+    data, what = files[form.names], f"{path}: {form.names}"
+    if form.is_binary:
+        names = data.decode("ascii", "replace").split()
+    else:
+        found = read_pickled_dict(data, what).get(f"{form.label.removesuffix('s')}_names", [])
+        names = [name.decode("ascii", "replace") for name in found if isinstance(name, bytes)]
+    if len(names) != NUM_CLASSES[dataset]:
+        raise DataError(f"{what} names {len(names)} classes, expected {NUM_CLASSES[dataset]}")
+    return tuple(names)

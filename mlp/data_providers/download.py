@@ -1,0 +1,132 @@
+"""Where data files are looked for, and downloads that go on where they stopped."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pooch
+import requests
+from tqdm.auto import tqdm
+
+from mlp.data_providers.base import DataDamagedError, DataMissingError
+
+ATTEMPTS = 5
+TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
+
+
+class RemoteFile(NamedTuple):
+    """A file on a server: its name, its address, its size in bytes (None: not known) and its MD5."""
+
+    name: str
+    url: str
+    size: int | None
+    md5: str
+
+
+def user_cache() -> Path:
+    """Return the folder that downloads go to by default."""
+    return Path(pooch.os_cache("mlp"))
+
+
+def search_folders(data_dir: str | Path | None = None) -> list[Path]:
+    """Return the folders where data is looked for, in order: `data_dir`, $MLP_DATA_DIR, data/, the user cache."""
+    named = [data_dir, os.environ.get("MLP_DATA_DIR") or None, "data", user_cache()]
+    return [Path(folder).expanduser() for folder in named if folder is not None]
+
+
+def find_file(name: str, data_dir: str | Path | None = None) -> Path | None:
+    """Return the first place where a file or folder of this name lies, or None."""
+    places = (folder / name for folder in search_folders(data_dir))
+    return next((place for place in places if place.exists()), None)
+
+
+def check_file(path: Path, remote: RemoteFile) -> None:
+    """Raise DataDamagedError unless the file at `path` has the size and the MD5 of `remote`."""
+    size = path.stat().st_size
+    if remote.size is not None and size != remote.size:
+        raise DataDamagedError(
+            f"{path} has {size:,} bytes, expected {remote.size:,}: it is truncated or another file. "
+            f"It was left as it is; remove it and fetch it again, from {remote.url}"
+        )
+    with path.open("rb") as stream:
+        md5 = hashlib.file_digest(stream, "md5").hexdigest()
+    if md5 != remote.md5:
+        raise DataDamagedError(
+            f"{path} has MD5 {md5}, expected {remote.md5}: it is damaged or another file. "
+            f"It was left as it is; remove it and fetch it again, from {remote.url}"
+        )
+
+
+def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -> Path:
+    """Download a file into `folder` (default: the user cache), or take it from there; return its path.
+
+    An interrupted download stays as NAME.part and is gone on with, also by a later call. The file appears under its
+    name only whole and with the right MD5. Raises DataMissingError where it cannot be had.
+    """
+    folder = folder or user_cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    target, part = folder / remote.name, folder / f"{remote.name}.part"
+    if target.exists():
+        check_file(target, remote)
+        return target
+
+    def resume(url: str, output: object, _: pooch.Pooch | None) -> None:
+        _download(url, part, quiet)
+        part.replace(str(output))
+
+    try:
+        pooch.retrieve(remote.url, f"md5:{remote.md5}", remote.name, folder, downloader=_with_attempts(resume))
+    except ValueError as error:  # pooch's word for a wrong checksum
+        raise DataDamagedError(f"{remote.url} was downloaded and is not what was expected: {error}") from error
+    except (requests.RequestException, OSError) as error:
+        kept = (
+            f" {part.stat().st_size:,} bytes are kept in {part}; the same command goes on there."
+            if part.exists()
+            else ""
+        )
+        raise DataMissingError(f"{remote.url} could not be downloaded ({error}).{kept}") from error
+    return target
+
+
+def _with_attempts(download: Callable[..., None]) -> Callable[..., None]:
+    def attempt(*args: object) -> None:
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                download(*args)
+                return
+            except requests.HTTPError:
+                raise
+            except (requests.RequestException, OSError):
+                if left == 0:
+                    raise
+
+    return attempt
+
+
+def _download(url: str, part: Path, quiet: bool) -> None:
+    """Append to `part` what it lacks of the file at `url`; start anew where the server cannot go on."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # nothing is lacking; the checksum decides
+        response.raise_for_status()
+        resumed = response.status_code == requests.codes.partial_content
+        length = response.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length else None
+        bar = tqdm(
+            total=total,
+            initial=have if resumed else 0,
+            unit="B",
+            unit_scale=True,
+            disable=quiet,
+            desc=part.stem,
+        )
+        with bar, part.open("ab" if resumed else "wb") as output:
+            for block in response.iter_content(1 << 16):
+                output.write(block)
+                bar.update(len(block))
+        if total is not None and part.stat().st_size < total:
+            raise requests.ConnectionError(f"the server stopped after {part.stat().st_size:,} of {total:,} bytes")

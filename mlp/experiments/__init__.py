@@ -1,0 +1,1 @@
+"""The report's experiments: ``python -m mlp.experiments list``."""

@@ -1,0 +1,105 @@
+"""The command line: ``python -m mlp.experiments --help``.
+
+Exit status: 0 done, 2 wrong use, 3 data missing or damaged, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mlp.backend import DeviceError
+from mlp.checkpoints import CheckpointError
+from mlp.data_providers import DataError
+from mlp.experiments import commands
+from mlp.experiments.configs import EXPERIMENTS
+from mlp.files import FolderInUseError
+from mlp.records import RecordError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.command(args)
+        return status
+    except DataError as error:
+        print(f"mlp.experiments: {error}", file=sys.stderr)
+        return 3
+    except (RecordError, CheckpointError, FolderInUseError, DeviceError) as error:
+        print(f"mlp.experiments: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mlp.experiments: stopped at once; the last checkpoint stands", file=sys.stderr)
+        return commands.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mlp.experiments",
+        description="Train the networks of a report on vanishing gradients, and draw its table and figures.",
+    )
+    parts = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for name in EXPERIMENTS:
+        part = parts.add_parser(name, help=f"run the experiment {name}")
+        part.set_defaults(command=commands.run, name=name)
+        _add_run_options(part)
+    parts.add_parser("list", help="list the experiments").set_defaults(command=commands.list_experiments)
+    part = parts.add_parser("data", help="fetch, check or find a data set")
+    part.add_argument("action", choices=("fetch", "check", "where"))
+    part.add_argument("dataset", nargs="?", default="cifar100", choices=commands.DATASETS)
+    part.add_argument("--data-dir", metavar="D", help="look here first, and download to here")
+    part.set_defaults(command=commands.data)
+    part = parts.add_parser("plot", help="draw a run's figures again")
+    part.add_argument("run", metavar="RUN", help="a run's folder")
+    part.set_defaults(command=commands.plot)
+    part = parts.add_parser("compare", help="print a table of runs")
+    part.add_argument("runs", metavar="RUN", nargs="+", help="runs' folders")
+    part.set_defaults(command=commands.compare)
+    return parser
+
+
+def _add_run_options(part: argparse.ArgumentParser) -> None:
+    """Add the options of a run. Those that change the result default to None: the experiment's own value."""
+    part.add_argument("--dataset", choices=commands.DATASETS, help="default: cifar100")
+    part.add_argument("--data-dir", metavar="D", help="look for data here first, and download to here")
+    part.add_argument("--epochs", metavar="E", type=_positive_int, help="default: 100")
+    part.add_argument("--batch-size", metavar="B", type=_positive_int, help="default: 100")
+    part.add_argument("--learning-rate", metavar="LR", type=_positive_float, help="default: the experiment's")
+    part.add_argument("--seed", metavar="S", type=_seed, help="default: 0")
+    part.add_argument("--train-limit", metavar="N", type=_positive_int, help="use the first N training images only")
+    part.add_argument(
+        "--stratified",
+        action="store_const",
+        const=True,
+        help="validation images in equal parts from all classes",
+    )
+    part.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
+    part.add_argument("--runs-dir", metavar="DIR", default="runs", help="where run folders go; default: runs")
+    part.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    part.add_argument("--quiet", action="store_true", help="print the final table only")
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number >= 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number in 0 .. 2^63 - 1")
+    return int(text)
+
+
+def _positive_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What the commands of ``python -m mlp.experiments`` do."""
+
+import argparse
+import platform
+import shlex
+import sys
+from dataclasses import fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mlp import __version__
+from mlp.backend import select_device, usable_gpu
+from mlp.data_providers import (
+    ImageData,
+    fetch,
+    find_cifar,
+    load_cifar,
+    load_digits,
+    load_shapes,
+    search_folders,
+    user_cache,
+)
+from mlp.data_providers.cifar import FORMS
+from mlp.experiments.configs import EXPERIMENTS, Experiment
+from mlp.experiments.interrupt import Interrupted
+from mlp.experiments.report import table
+from mlp.experiments.runner import Runner
+from mlp.files import FolderLock
+from mlp.kernels import num_threads
+from mlp.models import summary
+from mlp.plots import plot_run
+from mlp.records import RecordError, RunFolder
+
+DATASETS = ("cifar100", "cifar10", "digits", "shapes")
+INTERRUPTED = 130
+
+
+def load_data(experiment: Experiment, data_dir: str | None, quiet: bool) -> ImageData:
+    """Return an experiment's data."""
+    if experiment.dataset == "shapes":
+        data = load_shapes()
+    elif experiment.dataset == "digits":
+        data = load_digits()
+    else:
+        data = load_cifar(experiment.dataset, data_dir, experiment.stratified, quiet=quiet)
+    return data.limited(experiment.train_limit)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run or resume an experiment."""
+    device = select_device(args.device)
+    given = {f.name: value for f in fields(Experiment) if (value := getattr(args, f.name, None)) is not None}
+    folder = RunFolder.open(Path(args.resume)) if args.resume else None
+    stored = folder.read_json("config.json") if folder else None
+    base = Experiment.from_dict(stored["experiment"]) if stored else EXPERIMENTS[args.name]
+    experiment = replace(base, **given)
+    if stored and (lines := base.differences(experiment)):
+        raise RecordError(f"{args.resume} is another run and cannot be gone on with:\n  " + "\n  ".join(lines))
+    data = load_data(experiment, args.data_dir or (stored or {}).get("data_dir"), args.quiet)
+    config = {
+        "experiment": experiment.to_dict(),
+        "data_dir": args.data_dir,
+        "data_sha256": data.fingerprint(),
+    }
+    if stored and stored.get("data_sha256") != config["data_sha256"]:
+        raise RecordError(
+            f"{args.resume} was trained on other data: SHA-256 {stored.get('data_sha256')}, and {data.source} has "
+            f"{config['data_sha256']}"
+        )
+    if folder is None:
+        folder = RunFolder.create(Path(args.runs_dir), experiment.name)
+        folder.write_json("config.json", config)
+    with FolderLock(folder.path):
+        return _run_in(folder, experiment, data, device, args)
+
+
+def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: str, args: argparse.Namespace) -> int:
+    runner = Runner(experiment, data, folder, device, args.quiet)
+    parameters = sum(param.size for param in runner.model.params)
+    folder.write_json("environment.json", _environment(device, parameters, data))
+    if not args.quiet:
+        print(f"{experiment.name}: {parameters:,} parameters, {len(data.train.labels):,} training images of "
+              f"{data.name} ({data.source}), on the {device}, into {folder.path}", flush=True)  # fmt: skip
+    try:
+        runner.run()
+    except Interrupted:
+        command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path)]
+        if args.data_dir:
+            command += ["--data-dir", args.data_dir]
+        print(f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}", file=sys.stderr)
+        return INTERRUPTED
+    files = plot_run(folder)
+    print(table([folder]))
+    print("\nFigures:", *(str(file) for file in files if file.suffix == ".png"), sep="\n  ")
+    return 0
+
+
+def _environment(device: str, parameters: int, data: ImageData) -> dict[str, Any]:
+    packages = ("numpy", "safetensors", "matplotlib")
+    return {
+        "mlp": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "device": device,
+        "gpu": usable_gpu().reason if device == "gpu" else None,
+        "threads": num_threads(),
+        "data": data.source,
+        "parameters": parameters,
+    }
+
+
+def list_experiments(_: argparse.Namespace) -> int:
+    """Print the experiments."""
+    for experiment in EXPERIMENTS.values():
+        sizes = summary(experiment.build_model(100), (3, 32, 32))
+        extras = [text for on, text in ((experiment.batch_norm, "BN"), (experiment.residual, "RC")) if on]
+        net = " ".join([f"VGG{8 + 6 * experiment.num_blocks:02d}", "+".join(extras)]).strip()
+        rate = f"learning rate {experiment.learning_rate:g}"
+        print(f"{experiment.name:20} {net:12} {sizes.parameters:8,} parameters  {rate}")
+    return 0
+
+
+def data(args: argparse.Namespace) -> int:
+    """Fetch, check or find a data set."""
+    if args.action == "where":
+        return _where(args)
+    if args.action == "fetch" and args.dataset in FORMS and find_cifar(args.dataset, args.data_dir) is None:
+        target = Path(args.data_dir) if args.data_dir else user_cache()
+        print(f"fetched {fetch(FORMS[args.dataset][0].archive, target)}")
+    experiment = replace(EXPERIMENTS["vgg08"], dataset=args.dataset)
+    images = load_data(experiment, args.data_dir, quiet=False)
+    for part in ("train", "valid", "test"):
+        print(f"{part:6} {len(getattr(images, part).labels):6,} images")
+    print(f"classes {images.num_classes}\nsource  {images.source}\nSHA-256 {images.fingerprint()}")
+    return 0
+
+
+def _where(args: argparse.Namespace) -> int:
+    print("Looked in, in this order:", *search_folders(args.data_dir), sep="\n  ")
+    if args.dataset not in FORMS:
+        print(f"{args.dataset} needs no file")
+        return 0
+    found = find_cifar(args.dataset, args.data_dir)
+    print(f"{args.dataset}: {found[1] if found else 'not found'}")
+    return 0 if found else 3
+
+
+def plot(args: argparse.Namespace) -> int:
+    """Draw a run's figures again."""
+    print(*plot_run(RunFolder.open(Path(args.run))), sep="\n")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Print a table of runs."""
+    print(table([RunFolder.open(Path(path)) for path in args.runs]))
+    return 0

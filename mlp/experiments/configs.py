@@ -1,0 +1,97 @@
+"""The experiments: the seven rows of the report's Table 1, each a frozen dataclass, each a `replace` of another."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp.models import MultipleLayerModel, vgg
+from mlp.rng import stream
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides the result of a run, and nothing else. The defaults are the report's."""
+
+    name: str
+    num_blocks: int
+    batch_norm: bool = False
+    residual: bool = False
+    num_filters: int = 32
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 2e-5
+    epochs: int = 100
+    batch_size: int = 100
+    seed: int = 0
+    dataset: str = "cifar100"
+    train_limit: int | None = None
+    stratified: bool = False
+    dtype: str = "float32"
+
+    def build_model(self, num_classes: int) -> MultipleLayerModel:
+        """Return the network, its initial weights drawn from the stream "init" of the seed."""
+        return vgg(
+            self.num_blocks,
+            self.batch_norm,
+            self.residual,
+            self.num_filters,
+            num_classes,
+            dtype=np.dtype(self.dtype),
+            rng=stream(self.seed, "init"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Experiment":
+        """Return the experiment of `to_dict`; raise ValueError for unknown or missing fields."""
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"not the configuration of an experiment: {error}") from error
+
+    def differences(self, other: "Experiment") -> list[str]:
+        """Return a line for every field in which `other` differs."""
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return [f"{name}: {mine!r} here, {theirs!r} asked for" for name, mine, theirs in pairs if mine != theirs]
+
+
+class ReportRow(NamedTuple):
+    """What the report's Table 1 says of an experiment after 100 epochs; accuracies in percent."""
+
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+
+
+_VGG08 = Experiment("vgg08", num_blocks=0)
+_VGG38 = Experiment("vgg38", num_blocks=5)
+_VGG38_BN = replace(_VGG38, name="vgg38_bn", batch_norm=True)
+_VGG38_RC = replace(_VGG38, name="vgg38_rc", residual=True)
+_VGG38_BN_RC = replace(_VGG38_BN, name="vgg38_bn_rc", residual=True)
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        _VGG08,
+        _VGG38,
+        _VGG38_BN,
+        _VGG38_RC,
+        _VGG38_BN_RC,
+        replace(_VGG38_BN, name="vgg38_bn_lr1e-2", learning_rate=1e-2),
+        replace(_VGG38_BN_RC, name="vgg38_bn_rc_lr1e-2", learning_rate=1e-2),
+    )
+}
+
+REPORT = {
+    "vgg08": ReportRow(1.74, 51.59, 1.95, 46.84),
+    "vgg38": ReportRow(4.61, 1.0, 4.61, 1.0),  # the report prints 00.01, the share, for 1 %
+    "vgg38_bn": ReportRow(1.68, 52.67, 1.93, 46.84),
+    "vgg38_rc": ReportRow(1.33, 61.52, 1.84, 52.32),
+    "vgg38_bn_rc": ReportRow(1.26, 62.99, 1.73, 53.76),
+    "vgg38_bn_lr1e-2": ReportRow(1.70, 52.28, 1.99, 46.72),
+    "vgg38_bn_rc_lr1e-2": ReportRow(1.00, 70.15, 1.60, 59.20),
+}

@@ -1,0 +1,168 @@
+"""Runs one experiment into its folder, from the start or from where it was stopped."""
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mlp.backend import array_module, to_device
+from mlp.checkpoints import load_checkpoint, save_checkpoint
+from mlp.data_providers import ImageData, ImageDataProvider, ImageSet
+from mlp.errors import CrossEntropySoftmaxError
+from mlp.experiments.configs import Experiment
+from mlp.experiments.interrupt import Interrupted, StopAfterStep
+from mlp.experiments.progress import Progress
+from mlp.learning_rules import KingmaAdamLearningRule
+from mlp.optimisers import Scores, Step, evaluate, train_step
+from mlp.records import EpochMetrics, LayerGradient, RunFolder, best_epoch
+from mlp.schedulers import CosineAnnealing
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+EVALUATION_BATCH = 100
+
+
+@dataclass
+class Position:
+    """How far a run has come: whole epochs, steps of the next one, and that one's sums so far."""
+
+    epoch: int = 0
+    step: int = 0
+    scores: Scores = field(default_factory=Scores)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the position as JSON values, but for the seconds, which are not part of the result."""
+        content = asdict(self)
+        del content["seconds"]
+        return {**content, "scores": list(self.scores)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Position":
+        """Return the position of `to_dict`."""
+        return cls(content["epoch"], content["step"], Scores(*content["scores"]))
+
+
+class Runner:
+    """One run: model, learning rule, data and folder, and the position between them.
+
+    ``Runner(...).run()`` goes on from the folder's last checkpoint, or from the start, to the end: it writes the
+    records and checkpoints, and at the end evaluates the best epoch's weights on the test set, once.
+    """
+
+    def __init__(
+        self, experiment: Experiment, data: ImageData, folder: RunFolder, device: str, quiet: bool = False
+    ) -> None:
+        self.experiment, self.data, self.folder = experiment, data, folder
+        self.device, self.quiet = device, quiet
+        self.model = experiment.build_model(data.num_classes).to_device(device)
+        self.error = CrossEntropySoftmaxError()
+        self.rule = KingmaAdamLearningRule(experiment.learning_rate)
+        self.rule.initialise(self.model.params)
+        self.schedule = CosineAnnealing(experiment.min_learning_rate, experiment.learning_rate, experiment.epochs)
+        self.train_batches = self._batches(data.train, experiment.batch_size, training=True)
+        self.position = Position()
+        if folder.last_checkpoint.exists():
+            self.position = Position.from_dict(load_checkpoint(folder.last_checkpoint, self.model, self.rule))
+        self.saved_at = time.monotonic()
+
+    def run(self) -> None:
+        """Train to the last epoch, then test. Raises Interrupted after a step during which Ctrl-C was pressed."""
+        images = len(self.data.train.labels)
+        done = self.position.epoch * images + self.position.scores.images
+        with StopAfterStep() as stop, Progress(images * self.experiment.epochs, done, self.quiet) as progress:
+            while self.position.epoch < self.experiment.epochs:
+                last = self._train_epoch(stop, progress)
+                self._end_epoch(last, progress)
+        if not self.folder.is_complete():
+            self._test()
+
+    def _batches(self, images: ImageSet, batch_size: int, training: bool) -> ImageDataProvider:
+        return ImageDataProvider(
+            images,
+            batch_size,
+            self.data.mean,
+            self.data.std,
+            self.experiment.seed,
+            training,
+            augment=training,
+        )
+
+    def _train_epoch(self, stop: StopAfterStep, progress: Progress) -> Step:
+        """Take the epoch's remaining steps; return the last."""
+        self.schedule.update_learning_rule(self.rule, self.position.epoch)
+        last = None
+        while self.position.step < self.train_batches.num_batches:
+            last = self._train_step(progress)
+            at_end = self.position.step == self.train_batches.num_batches
+            if not at_end and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                self._save()
+            if stop.requested and not at_end:
+                self._save()
+                raise Interrupted
+        assert last is not None
+        return last
+
+    def _train_step(self, progress: Progress) -> Step:
+        start, position = time.perf_counter(), self.position
+        batch, labels = self.train_batches.batch(position.epoch, position.step)
+        inputs, targets = to_device(batch, self.device), to_device(labels, self.device)
+        step = train_step(self.model, self.error, self.rule, inputs, targets)
+        scores = position.scores.with_batch(step.loss, step.outputs, targets)
+        self.position = replace(position, step=position.step + 1, scores=scores)
+        self.position.seconds += time.perf_counter() - start
+        progress.step(position.epoch + 1, self.experiment.epochs, len(labels), scores)
+        return step
+
+    def _end_epoch(self, last: Step, progress: Progress) -> None:
+        """Validate, record the epoch, and keep its weights if they are the best so far."""
+        start, position = time.perf_counter(), self.position
+        valid = self._evaluate(self.data.valid)
+        epoch = position.epoch + 1
+        metrics = EpochMetrics(
+            epoch,
+            self.rule.learning_rate,
+            position.scores.loss,
+            position.scores.accuracy,
+            valid.loss,
+            valid.accuracy,
+            round(position.seconds + time.perf_counter() - start, 3),
+        )
+        self.folder.add_epoch(metrics, self._gradient_flow(epoch, last))
+        if best_epoch(self.folder.metrics()).epoch == epoch:
+            save_checkpoint(self.folder.best_checkpoint, self.model, None, {"epoch": epoch})
+        self.position = Position(epoch=epoch)
+        self._save()
+        progress.say(
+            f"epoch {epoch}/{self.experiment.epochs}  lr {metrics.learning_rate:.2e}  "
+            f"train loss {metrics.train_loss:.3f} acc {metrics.train_acc:.2f} %  "
+            f"val loss {metrics.val_loss:.3f} acc {metrics.val_acc:.2f} %  {metrics.seconds:.1f} s"
+        )
+
+    def _gradient_flow(self, epoch: int, last: Step) -> list[LayerGradient]:
+        """Return mean |dE/dw| of every parameter that is not an offset, in layer order."""
+        xp = array_module(last.outputs)
+        return [
+            LayerGradient(epoch, layer, float(xp.abs(grad.astype(np.float64)).mean()))
+            for (layer, _, is_offset), grad in zip(self.model.param_keys(), last.grads, strict=True)
+            if not is_offset
+        ]
+
+    def _evaluate(self, images: ImageSet) -> Scores:
+        return evaluate(self.model, self.error, self._batches(images, EVALUATION_BATCH, training=False), self.device)
+
+    def _save(self) -> None:
+        save_checkpoint(self.folder.last_checkpoint, self.model, self.rule, self.position.to_dict())
+        self.saved_at = time.monotonic()
+
+    def _test(self) -> None:
+        """Evaluate the best epoch's weights on the test set."""
+        epoch = load_checkpoint(self.folder.best_checkpoint, self.model)["epoch"]
+        scores = self._evaluate(self.data.test)
+        content = {
+            "epoch": epoch,
+            "test_loss": scores.loss,
+            "test_acc": scores.accuracy,
+            "images": scores.images,
+        }
+        self.folder.write_json("test.json", content)

@@ -1,0 +1,80 @@
+"""Elementwise nonlinearities, for inputs of any shape.
+
+Where a function branches, it branches on the real part, so that every layer is analytic away from its kinks and can
+be checked by the complex step.
+"""
+
+from mlp.backend import Array, array_module
+from mlp.checks import check_number, check_same_shape, check_shape
+from mlp.kernels import sigmoid
+from mlp.layers.base import Layer
+
+
+class SigmoidLayer(Layer):
+    """y = 1 / (1 + exp(-x)), computed without overflow."""
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return y, of the inputs' shape."""
+        check_shape("SigmoidLayer.fprop: inputs", inputs, ("N", "..."))
+        return sigmoid(inputs)
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dy y (1 - y)."""
+        check_same_shape("SigmoidLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
+        return grads_wrt_outputs * outputs * (1.0 - outputs)
+
+
+class TanhLayer(Layer):
+    """y = tanh(x)."""
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return y, of the inputs' shape."""
+        check_shape("TanhLayer.fprop: inputs", inputs, ("N", "..."))
+        return array_module(inputs).tanh(inputs)
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dy (1 - y^2)."""
+        check_same_shape("TanhLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
+        return (1.0 - outputs * outputs) * grads_wrt_outputs
+
+
+class ReluLayer(Layer):
+    """y = max(x, 0). At x = 0 the gradient is taken as 0."""
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return y, of the inputs' shape."""
+        check_shape("ReluLayer.fprop: inputs", inputs, ("N", "..."))
+        return array_module(inputs).maximum(inputs, 0)
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dy where x > 0, else 0."""
+        check_same_shape("ReluLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
+        return (outputs.real > 0) * grads_wrt_outputs
+
+
+class LeakyReluLayer(Layer):
+    """y = x where x > 0, else alpha x. At x = 0 the gradient is taken as alpha.
+
+    Maas, Hannun and Ng, Rectifier nonlinearities improve neural network acoustic models, ICML workshop 2013.
+    """
+
+    def __init__(self, alpha: float = 0.01) -> None:
+        self.alpha = check_number("LeakyReluLayer: alpha", alpha, -float("inf"))
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return y, of the inputs' shape."""
+        check_shape("LeakyReluLayer.fprop: inputs", inputs, ("N", "..."))
+        return inputs * self._slopes(inputs)
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dy where x > 0, else alpha dE/dy."""
+        check_same_shape("LeakyReluLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs)
+        return grads_wrt_outputs * self._slopes(inputs)
+
+    def _slopes(self, inputs: Array) -> Array:
+        """Return dy/dx: 1 where x > 0, else alpha."""
+        xp = array_module(inputs)
+        dtype = inputs.real.dtype if inputs.dtype.kind in "fc" else None
+        slopes: Array = xp.multiply(inputs.real <= 0, self.alpha, dtype=dtype)
+        slopes += inputs.real > 0
+        return slopes

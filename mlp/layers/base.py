@@ -1,0 +1,209 @@
+"""The contract of a layer, stated once.
+
+A layer is a differentiable function of a batch. It computes forward with `fprop` and backward with `bprop`, which
+gets the forward pass's own arrays handed back, so that most layers keep nothing between the two. What a layer must
+remember (a dropout mask, batch statistics) it binds to the very array it belongs to, with `remembered`.
+
+Conventions, the coursework's: `grads_wrt_outputs` already holds the 1/N of the error, so layers sum over the batch;
+the gradient of a penalty is added in `grads_wrt_params`, once per batch. Computation follows the data: the dtype and
+the device of inputs and parameters, any float or complex dtype, NumPy or CuPy.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+import numpy as np
+
+from mlp.backend import Array, to_device
+from mlp.checks import ShapeError, StaleStateError, check_shape
+from mlp.rng import Rng, default_rng
+
+Shape = tuple[int, ...]
+
+
+class Penalty(Protocol):
+    """A penalty on a parameter: `penalty(parameter)` is its value and `grad` its gradient."""
+
+    def __call__(self, parameter: Array) -> Any: ...  # noqa: D102
+
+    def grad(self, parameter: Array) -> Array: ...  # noqa: D102
+
+
+class Layer:
+    """A differentiable function of a batch, without parameters.
+
+    A subclass writes `fprop` and `bprop`; that is all that a model needs. `name` labels it in tables and files.
+    """
+
+    name: str | None = None
+    state_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the arrays that are no parameters and still belong to the trained layer, in order."""
+
+    _memory: Any = None
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return the layer's outputs for a batch of inputs."""
+        raise NotImplementedError(f"{type(self).__name__} has no fprop")
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/d inputs from dE/d outputs, for the `inputs` and `outputs` of a forward pass."""
+        raise NotImplementedError(f"{type(self).__name__} has no bprop")
+
+    def backprop(
+        self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
+    ) -> tuple[Array | None, list[Array]]:
+        """Return (dE/d inputs, [dE/d parameter, ...]) of one backward pass.
+
+        What models call. A layer whose two halves share work overrides it; with `need_inputs` false the first may
+        be None.
+        """
+        return (self.bprop(inputs, outputs, grads_wrt_outputs) if need_inputs else None), []
+
+    def children(self) -> Sequence["Layer"]:
+        """Return the layers inside this one, in order; none but for containers."""
+        return ()
+
+    def array_names(self) -> tuple[str, ...]:
+        """Return the names of the arrays that make up the trained layer: parameters, then state."""
+        return self.state_names
+
+    def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
+        """Return the number of multiply-adds of `fprop` for these shapes, counting matrix products only."""
+        return 0
+
+    def astype(self, dtype: Any) -> Self:
+        """Return a copy of the layer whose parameters and state have this dtype."""
+        return self._converted(lambda array: array.astype(dtype))
+
+    def to_device(self, device: str) -> Self:
+        """Return a copy of the layer on ``"cpu"`` or ``"gpu"``."""
+        return self._converted(lambda array: to_device(array, device))
+
+    def remembered(self, inputs: Array, memory: type["M"]) -> "M":
+        """Return what `fprop` remembered of these inputs, a tuple `memory` whose first field is the inputs.
+
+        Raises StaleStateError unless the last `fprop` saw these very inputs and remembered a `memory`.
+        """
+        if not isinstance(self._memory, memory) or self._memory[0] is not inputs:
+            raise StaleStateError(
+                f"{self!r}: the backward pass was asked for with other inputs than the last fprop saw; call "
+                f"fprop(inputs) first, and pass that very array on, not a copy"
+            )
+        return self._memory
+
+    def _converted(self, convert: Callable[[Array], Array]) -> Self:
+        clone = copy.deepcopy(self)
+        for layer in walk(clone):
+            for name in layer.array_names():
+                setattr(layer, name, convert(getattr(layer, name)))
+        return clone
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_memory"}
+
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+
+M = TypeVar("M", bound=tuple[Any, ...])
+
+
+class LayerWithParameters(Layer):
+    """A layer with parameters, which a subclass names in `param_names`, in order, once.
+
+    A parameter that an instance does without is None. Parameters are updated in place and never rebound, so that a
+    learning rule and a layer always mean the same arrays.
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ()
+    bias_names: ClassVar[tuple[str, ...]] = ("biases",)
+    """Which parameters are offsets: left out of gradient-flow figures."""
+
+    def own_param_names(self) -> tuple[str, ...]:
+        """Return the names of the parameters that this instance has."""
+        return tuple(name for name in self.param_names if getattr(self, name) is not None)
+
+    def array_names(self) -> tuple[str, ...]:
+        """Return the names of the layer's arrays: parameters, then state."""
+        return self.own_param_names() + self.state_names
+
+    @property
+    def params(self) -> list[Array]:
+        """The parameters, in the order of `param_names`. Setting copies the values into the present arrays."""
+        return [getattr(self, name) for name in self.own_param_names()]
+
+    @params.setter
+    def params(self, values: Sequence[Array]) -> None:
+        names = self.own_param_names()
+        if len(values) != len(names):
+            raise ShapeError(f"{self!r}.params: {len(values)} arrays, expected {len(names)}: {', '.join(names)}")
+        for name, parameter, value in zip(names, self.params, values, strict=True):
+            assign(f"{type(self).__name__}.{name}", parameter, value)
+
+    def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
+        """Return [dE/d parameter, ...] in the order of `params`, penalties included."""
+        raise NotImplementedError(f"{type(self).__name__} has no grads_wrt_params")
+
+    def backprop(
+        self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
+    ) -> tuple[Array | None, list[Array]]:
+        """Return (dE/d inputs, [dE/d parameter, ...])."""
+        grads_wrt_inputs = self.bprop(inputs, outputs, grads_wrt_outputs) if need_inputs else None
+        return grads_wrt_inputs, self.grads_wrt_params(inputs, grads_wrt_outputs)
+
+    def params_penalty(self) -> Any:
+        """Return the sum of the penalties on the parameters (0 without any)."""
+        return sum(penalty(parameter) for parameter, penalty in self._penalties() if penalty is not None)
+
+    def with_penalties(self, grads: list[Array]) -> list[Array]:
+        """Return the gradients of the parameters with the gradients of their penalties added."""
+        return [
+            grad if penalty is None else grad + penalty.grad(parameter)
+            for grad, (parameter, penalty) in zip(grads, self._penalties(), strict=True)
+        ]
+
+    def _penalties(self) -> list[tuple[Array, Penalty | None]]:
+        names = self.own_param_names()
+        return [(getattr(self, name), getattr(self, f"{name}_penalty", None)) for name in names]
+
+
+class StochasticLayer(Layer):
+    """A layer that does one thing in training (`stochastic` true) and another in evaluation."""
+
+    def __init__(self, rng: Rng | None = None) -> None:
+        self.rng = default_rng(rng)
+
+    def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
+        """Return the outputs, in training mode or (`stochastic` false) in evaluation mode."""
+        raise NotImplementedError(f"{type(self).__name__} has no fprop")
+
+
+class StochasticLayerWithParameters(StochasticLayer, LayerWithParameters):
+    """A layer with parameters that differs between training and evaluation."""
+
+
+def assign(what: str, parameter: Array, value: Any) -> None:
+    """Copy `value` into the array `parameter`; raise ShapeError or TypeError where it does not fit."""
+    check_shape(what, value, parameter.shape, like=parameter)
+    if not np.can_cast(value.dtype, parameter.dtype, casting="same_kind"):
+        raise TypeError(
+            f"{what} is {parameter.dtype} and cannot hold {value.dtype}: use layer.astype({value.dtype.name!r}) first"
+        )
+    parameter[...] = value
+
+
+def forward(layer: Layer, inputs: Array, stochastic: bool) -> Array:
+    """Return the layer's outputs, passing `stochastic` on to the layers that know it."""
+    if isinstance(layer, StochasticLayer):
+        return layer.fprop(inputs, stochastic=stochastic)
+    return layer.fprop(inputs)
+
+
+def walk(layer: Layer) -> Iterator[Layer]:
+    """Yield the layers with content of their own in this one, in order: itself, or its children's."""
+    children = layer.children()
+    if not children:
+        yield layer
+    for child in children:
+        yield from walk(child)

@@ -1,0 +1,145 @@
+"""Layers in a row as one layer, and the residual connection around them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mlp.backend import Array
+from mlp.checks import ShapeError, check_same_shape
+from mlp.layers.base import Layer, LayerWithParameters, StochasticLayerWithParameters, forward
+
+
+class Activations(NamedTuple):
+    """What every layer of a chain put out."""
+
+    inputs: Array
+    outputs: list[Array]
+
+
+class ChainLayer(StochasticLayerWithParameters):
+    """Layers applied one after the other: y = f_L(... f_1(x)). Its parameters are its layers', in order."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self.layers = check_layers(type(self).__name__, layers)
+
+    def children(self) -> Sequence[Layer]:
+        """Return the layers of the chain."""
+        return self.layers
+
+    def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
+        """Return the last layer's outputs."""
+        activations = chain_fprop(self.layers, inputs, stochastic)
+        self._memory = Activations(inputs, activations[1:])
+        return activations[-1]
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dx, through all layers."""
+        grads_wrt_inputs, _ = self.backprop(inputs, outputs, grads_wrt_outputs)
+        assert grads_wrt_inputs is not None
+        return grads_wrt_inputs
+
+    def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
+        """Return the gradients of all layers' parameters, in the order of `params`."""
+        return self.backprop(inputs, inputs, grads_wrt_outputs, need_inputs=False)[1]
+
+    def backprop(
+        self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
+    ) -> tuple[Array | None, list[Array]]:
+        """Return (dE/dx or None, [dE/d parameter, ...])."""
+        remembered = self.remembered(inputs, Activations).outputs
+        check_same_shape(f"{type(self).__name__}.bprop: grads_wrt_outputs", grads_wrt_outputs, remembered[-1])
+        return chain_backprop(self.layers, [inputs, *remembered], grads_wrt_outputs, need_inputs)
+
+    def own_param_names(self) -> tuple[str, ...]:
+        """Return no names: a chain's parameters are its layers'."""
+        return ()
+
+    @property
+    def params(self) -> list[Array]:
+        """The parameters of all layers, in order. Setting copies the values into the present arrays."""
+        return chain_params(self.layers)
+
+    @params.setter
+    def params(self, values: Sequence[Array]) -> None:
+        set_chain_params(repr(self), self.layers, values)
+
+    def params_penalty(self) -> Any:
+        """Return the sum of the penalties on all layers' parameters."""
+        return sum(layer.params_penalty() for layer in self.layers if isinstance(layer, LayerWithParameters))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.layers)})"
+
+
+class ResidualLayer(ChainLayer):
+    """A residual connection around a chain: y = x + F(x), F the layers in a row.
+
+    F must keep the shape. dE/dx = dE/dy + dE/dF dF/dx: the gradient has a way around F that does not shrink it. He,
+    Zhang, Ren and Sun, Deep residual learning for image recognition, CVPR 2016, equation 1.
+    """
+
+    def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
+        """Return x + F(x)."""
+        outputs = super().fprop(inputs, stochastic)
+        if outputs.shape != inputs.shape:
+            raise ShapeError(
+                f"ResidualLayer.fprop: F(x) has shape {outputs.shape} and x {inputs.shape}: F must keep the shape"
+            )
+        return inputs + outputs
+
+    def backprop(
+        self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
+    ) -> tuple[Array | None, list[Array]]:
+        """Return (dE/dy + F's own dE/dx, [dE/d parameter, ...])."""
+        through, grads = super().backprop(inputs, outputs, grads_wrt_outputs, need_inputs)
+        return (None if through is None else grads_wrt_outputs + through), grads
+
+
+def check_layers(who: str, layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers as a list; raise TypeError or ValueError unless they are distinct layers, at least one."""
+    layers = list(layers) if isinstance(layers, (list, tuple)) else [layers]  # type: ignore[list-item]
+    wrong = [layer for layer in layers if not isinstance(layer, Layer)]
+    if wrong or not layers:
+        raise TypeError(f"{who}: layers holds {wrong[0]!r}, no Layer" if wrong else f"{who}: layers is empty")
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise ValueError(f"{who}: one layer object is there twice: build a layer for each place")
+    return layers
+
+
+def chain_fprop(layers: Sequence[Layer], inputs: Array, stochastic: bool) -> list[Array]:
+    """Return [inputs, outputs of the first layer, ..., outputs of the last]."""
+    activations = [inputs]
+    for layer in layers:
+        activations.append(forward(layer, activations[-1], stochastic))
+    return activations
+
+
+def chain_backprop(
+    layers: Sequence[Layer], activations: Sequence[Array], grads_wrt_outputs: Array, need_inputs: bool
+) -> tuple[Array | None, list[Array]]:
+    """Return (dE/d inputs or None, the gradients of all parameters in order) for a forward pass's activations."""
+    grads: Array | None = grads_wrt_outputs
+    grads_wrt_params: list[Array] = []
+    for i in reversed(range(len(layers))):
+        assert grads is not None
+        needed = need_inputs or i > 0
+        grads, of_layer = layers[i].backprop(activations[i], activations[i + 1], grads, needed)
+        grads_wrt_params[:0] = of_layer
+    return (grads if need_inputs else None), grads_wrt_params
+
+
+def chain_params(layers: Sequence[Layer]) -> list[Array]:
+    """Return the parameters of all layers, in order."""
+    return [param for layer in layers if isinstance(layer, LayerWithParameters) for param in layer.params]
+
+
+def set_chain_params(who: str, layers: Sequence[Layer], values: Sequence[Array]) -> None:
+    """Copy values into the parameters of all layers, in order."""
+    count = len(chain_params(layers))
+    if len(values) != count:
+        raise ShapeError(f"{who}.params: {len(values)} arrays, expected {count}")
+    rest = list(values)
+    for layer in layers:
+        if isinstance(layer, LayerWithParameters):
+            n = len(layer.params)
+            layer.params, rest = rest[:n], rest[n:]

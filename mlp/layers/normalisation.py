@@ -1,0 +1,130 @@
+"""Batch normalisation."""
+
+from typing import NamedTuple
+
+from mlp.backend import Array, array_module
+from mlp.checks import ShapeError, check_number, check_positive_int, check_shape
+from mlp.initialisers import ConstantInit
+from mlp.layers.base import StochasticLayerWithParameters
+from mlp.rng import Rng
+
+
+class BatchStatistics(NamedTuple):
+    """What a batch-normalisation layer normalised its inputs with."""
+
+    inputs: Array
+    mean: Array
+    inverse_std: Array
+    of_the_batch: bool
+
+
+class BatchNormalizationLayer(StochasticLayerWithParameters):
+    """Batch normalisation of (N, C) inputs, or of (N, C, H, W) inputs channel by channel.
+
+        y = gamma (x - mean) / sqrt(var + epsilon) + beta
+
+    In training, mean and var (the biased variance) are those of the batch, over N, H and W: m values a channel. In
+    evaluation they are the running ones. `momentum` weighs the **new** batch, and the running variance takes the
+    **unbiased** variance (PyTorch's conventions):
+
+        running <- (1 - momentum) running + momentum (batch mean, or batch var m / (m - 1))
+
+    Ioffe and Szegedy, Batch normalization, ICML 2015, algorithm 1. `gamma` starts at 1 and `beta` at 0; `rng` is
+    the coursework's and not used.
+    """
+
+    param_names = ("gamma", "beta")
+    bias_names = ("beta",)
+    state_names = ("running_mean", "running_var")
+
+    def __init__(self, input_dim: int, rng: Rng | None = None, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(rng)
+        self.input_dim = check_positive_int("BatchNormalizationLayer: input_dim", input_dim)
+        self.epsilon = check_number("BatchNormalizationLayer: epsilon", epsilon, 0.0, low_open=True)
+        self.momentum = check_number("BatchNormalizationLayer: momentum", momentum, 0.0, 1.0)
+        self.gamma, self.running_var = (ConstantInit(1.0)(self.input_dim) for _ in range(2))
+        self.beta, self.running_mean = (ConstantInit(0.0)(self.input_dim) for _ in range(2))
+
+    def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
+        """Return y, of x's shape; in training mode (`stochastic`) also update the running statistics."""
+        self._check("fprop: inputs", inputs)
+        rows = _rows(inputs)
+        if stochastic:
+            mean = _mean(rows)
+            centred = rows - mean
+            var = _mean(centred * centred)
+            self._update_running(mean, var, rows.size // self.input_dim)
+        else:
+            mean, var = self.running_mean, self.running_var
+            centred = rows - mean
+        inverse_std = 1.0 / array_module(inputs).sqrt(var + self.epsilon)
+        self._memory = BatchStatistics(inputs, mean, inverse_std, stochastic)
+        return _like(inputs, centred * (self.gamma * inverse_std) + self.beta)
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dx = gamma / std (g - mean(g) - xhat mean(g xhat)), g = dE/dy; in evaluation gamma / std g.
+
+        The means are over N, H and W: the batch's own mean and variance depend on x too.
+        """
+        return self.backprop(inputs, outputs, grads_wrt_outputs)[0]
+
+    def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
+        """Return [dE/dgamma = sum of g xhat, dE/dbeta = sum of g]."""
+        return self.backprop(inputs, inputs, grads_wrt_outputs)[1]
+
+    def backprop(
+        self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
+    ) -> tuple[Array, list[Array]]:
+        """Return (dE/dx, [dE/dgamma, dE/dbeta])."""
+        self._check("bprop: inputs", inputs)
+        check_shape("BatchNormalizationLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs.shape, inputs)
+        _, mean, inverse_std, of_the_batch = self.remembered(inputs, BatchStatistics)
+        grads, centred = _rows(grads_wrt_outputs), _rows(inputs) - mean
+        count = grads.size // self.input_dim
+        grad_beta = count * _mean(grads)
+        grad_gamma = count * _mean(grads * centred) * inverse_std
+        if of_the_batch:
+            centred *= inverse_std * grad_gamma / count
+            grads = grads - grad_beta / count
+            grads -= centred
+        return _like(inputs, grads * (self.gamma * inverse_std)), [grad_gamma, grad_beta]
+
+    def _update_running(self, mean: Array, var: Array, count: int) -> None:
+        if count == 1:
+            raise ShapeError(
+                "BatchNormalizationLayer.fprop: inputs has one value per channel, whose variance is not defined: "
+                "train on a larger batch, or pass stochastic=False"
+            )
+        for running, batch in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1)))):
+            running *= 1.0 - self.momentum
+            running += self.momentum * batch.real
+
+    def _check(self, what: str, inputs: Array) -> None:
+        four = getattr(inputs, "ndim", 2) == 4
+        expected = ("N", self.input_dim, "H", "W") if four else ("N", self.input_dim)
+        check_shape(f"BatchNormalizationLayer.{what}", inputs, expected, like=self.gamma)
+
+    def __repr__(self) -> str:
+        return f"BatchNormalizationLayer(input_dim={self.input_dim})"
+
+
+def _rows(x: Array) -> Array:
+    """Return (N, C, H, W) as (N, H W, C), and (N, C) as (1, N, C): a view where memory is channels-last."""
+    if x.ndim == 2:
+        return x[None]
+    return x.transpose(0, 2, 3, 1).reshape(len(x), -1, x.shape[1])
+
+
+def _like(x: Array, rows: Array) -> Array:
+    """Return rows (see `_rows`) in the shape of `x`."""
+    if x.ndim == 2:
+        return rows[0]
+    n, c, h, w = x.shape
+    return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+
+
+def _mean(rows: Array) -> Array:
+    """Return the mean (C,) over the first two axes, image by image and then over the images."""
+    xp = array_module(rows)
+    ones = xp.ones((1, rows.shape[1]), rows.dtype)
+    return xp.matmul(ones, rows).sum(axis=(0, 1)) / (rows.shape[0] * rows.shape[1])

@@ -1,0 +1,38 @@
+"""The reshape layer."""
+
+from math import prod
+
+from mlp.backend import Array
+from mlp.checks import ShapeError, check_same_shape, check_shape
+from mlp.layers.base import Layer
+
+
+class ReshapeLayer(Layer):
+    """Each example in another shape: (N, ...) to (N, *output_shape); with no shape given, to (N, D).
+
+    `output_shape` leaves the batch axis out and may hold one -1, which takes what is left.
+    """
+
+    def __init__(self, output_shape: tuple[int, ...] | None = None) -> None:
+        self.output_shape = (-1,) if output_shape is None else tuple(output_shape)
+        if any(size == 0 or size < -1 for size in self.output_shape) or self.output_shape.count(-1) > 1:
+            raise ValueError(f"ReshapeLayer: output_shape is {output_shape}, expected sizes >= 1 and at most one -1")
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return the inputs as (N, *output_shape)."""
+        check_shape("ReshapeLayer.fprop: inputs", inputs, ("N", "..."))
+        size, known = prod(inputs.shape[1:]), abs(prod(self.output_shape))
+        if size % known if -1 in self.output_shape else size != known:
+            raise ShapeError(
+                f"ReshapeLayer.fprop: inputs has shape {inputs.shape}: {size} numbers an example do not fit "
+                f"output_shape {self.output_shape}"
+            )
+        return inputs.reshape(len(inputs), *self.output_shape)
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dy in the shape of the inputs."""
+        check_same_shape("ReshapeLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
+        return grads_wrt_outputs.reshape(inputs.shape)
+
+    def __repr__(self) -> str:
+        return f"ReshapeLayer(output_shape={self.output_shape})"

@@ -1,0 +1,209 @@
+"""Learning rules: how parameters follow their gradients.
+
+``rule.initialise(params)`` keeps the very arrays; ``rule.update_params(grads)`` changes them in place, so the layers
+that own them see the change. Names as in the coursework, whose conventions each class states.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from mlp.backend import Array, array_module
+from mlp.checks import ShapeError, check_number, check_same_shape
+
+
+class GradientDescentLearningRule:
+    """Gradient descent: p <- p - lr g."""
+
+    state_names: ClassVar[tuple[str, ...]] = ()
+    """Lists of arrays, one per parameter, that the rule keeps: zero at first."""
+
+    def __init__(self, learning_rate: float = 1e-3) -> None:
+        name = f"{type(self).__name__}: learning_rate"
+        self.learning_rate = check_number(name, learning_rate, 0.0, low_open=True)
+        self.params: list[Array] = []
+        self.step_count = 0
+
+    def initialise(self, params: Iterable[Array]) -> None:
+        """Take over the parameters (a list of arrays, or one array along its first axis); state starts at zero."""
+        self.params = list(params)
+        for name in self.state_names:
+            setattr(self, name, [array_module(param).zeros_like(param) for param in self.params])
+        self.step_count = 0
+
+    def reset(self) -> None:
+        """Set the state back to zero, in place."""
+        for name in self.state_names:
+            for array in getattr(self, name):
+                array[...] = 0
+        self.step_count = 0
+
+    def update_params(self, grads_wrt_params: Sequence[Array]) -> None:
+        """Change every parameter in place, by its gradient (same order, same shapes)."""
+        if len(grads_wrt_params) != len(self.params):
+            hint = "" if self.params else "; call initialise(params) first"
+            raise ShapeError(
+                f"{type(self).__name__}.update_params: {len(grads_wrt_params)} gradients for {len(self.params)} "
+                f"parameters{hint}"
+            )
+        for i, (param, grad) in enumerate(zip(self.params, grads_wrt_params, strict=True)):
+            check_same_shape(f"{type(self).__name__}.update_params: gradient {i}", grad, param)
+        self.step_count += 1
+        states = (getattr(self, name) for name in self.state_names)
+        for param, grad, *state in zip(self.params, grads_wrt_params, *states, strict=True):
+            self._update(param, grad, *state)
+
+    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+        param -= self.learning_rate * grad
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(learning_rate={self.learning_rate})"
+
+
+class MomentumLearningRule(GradientDescentLearningRule):
+    """Gradient descent with momentum: m <- mom m - lr g, p <- p + m.
+
+    Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
+    """
+
+    state_names = ("moms",)
+
+    def __init__(self, learning_rate: float = 1e-3, mom_coeff: float = 0.9) -> None:
+        super().__init__(learning_rate)
+        self.mom_coeff = check_number(f"{type(self).__name__}: mom_coeff", mom_coeff, 0.0, 1.0)
+
+    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+        (mom,) = state
+        mom *= self.mom_coeff
+        mom -= self.learning_rate * grad
+        param += mom
+
+
+class NesterovMomentumLearningRule(MomentumLearningRule):
+    """Nesterov's momentum: m' = mom m - lr g, p <- p + (1 + mom) m' - mom m.
+
+    Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013, with p standing
+    for the point looked ahead to.
+    """
+
+    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+        (mom,) = state
+        param -= self.mom_coeff * mom
+        mom *= self.mom_coeff
+        mom -= self.learning_rate * grad
+        param += (1.0 + self.mom_coeff) * mom
+
+
+class AdamLearningRule(GradientDescentLearningRule):
+    """Adam in the coursework's form, with epsilon added before the bias correction.
+
+        m1 <- b1 m1 + (1 - b1) g,   m2 <- b2 m2 + (1 - b2) g^2
+        p <- p - lr sqrt(1 - b2^t) / (1 - b1^t) m1 / (sqrt(m2) + epsilon),   t = 1, 2, ...
+
+    Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015, the reordering at the end of section 2;
+    for algorithm 1 itself see `KingmaAdamLearningRule`.
+    """
+
+    state_names = ("moms_1", "moms_2")
+
+    def __init__(
+        self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        super().__init__(learning_rate)
+        self.beta_1, self.beta_2 = (
+            check_number(f"{type(self).__name__}: {name}", beta, 0.0, 1.0, high_open=True)
+            for name, beta in (("beta_1", beta_1), ("beta_2", beta_2))
+        )
+        self.epsilon = check_number(f"{type(self).__name__}: epsilon", epsilon, 0.0, low_open=True)
+
+    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+        mom_1, mom_2 = state
+        mom_1 *= self.beta_1
+        mom_1 += (1.0 - self.beta_1) * grad
+        mom_2 *= self.beta_2
+        mom_2 += (1.0 - self.beta_2) * (grad * grad)
+        correction_1 = 1.0 - self.beta_1**self.step_count
+        correction_2 = (1.0 - self.beta_2**self.step_count) ** 0.5
+        self._descend(param, mom_1, mom_2, correction_1, correction_2)
+
+    def _descend(self, param: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> None:
+        root = array_module(mom_2).sqrt(mom_2)
+        param -= (self.learning_rate * correction_2 / correction_1) * mom_1 / (root + self.epsilon)
+
+
+class KingmaAdamLearningRule(AdamLearningRule):
+    """Adam, algorithm 1 of the paper: epsilon is added after the bias correction. PyTorch's convention.
+
+        p <- p - lr (m1 / (1 - b1^t)) / (sqrt(m2 / (1 - b2^t)) + epsilon)
+
+    with m1, m2 and t as in `AdamLearningRule`. Kingma and Ba, ICLR 2015, algorithm 1.
+    """
+
+    def _descend(self, param: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> None:
+        root = array_module(mom_2).sqrt(mom_2) / correction_2
+        param -= (self.learning_rate / correction_1) * mom_1 / (root + self.epsilon)
+
+
+class AdamLearningRuleWithWeightDecay(AdamLearningRule):
+    """Adam (the coursework's form) with decoupled weight decay.
+
+        p <- p - Adam's step - (lr / initial lr) weight_decay p,   p on the right the old one
+
+    The decay is not multiplied by the learning rate itself, only by how far a schedule has brought it down: the
+    eta_t of Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 1e-5,
+    ) -> None:
+        super().__init__(learning_rate, beta_1, beta_2, epsilon)
+        self.initial_learning_rate = self.learning_rate
+        name = "AdamLearningRuleWithWeightDecay: weight_decay"
+        self.weight_decay = check_number(name, weight_decay, 0.0)
+
+    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+        decay = (self.learning_rate / self.initial_learning_rate * self.weight_decay) * param
+        super()._update(param, grad, *state)
+        param -= decay
+
+
+class AdaGradLearningRule(GradientDescentLearningRule):
+    """AdaGrad: s <- s + g^2, p <- p - lr g / sqrt(s + epsilon), epsilon inside the root.
+
+    Duchi, Hazan and Singer, Adaptive subgradient methods, JMLR 12 (2011), the diagonal case.
+    """
+
+    state_names = ("sum_sq_grads",)
+
+    def __init__(self, learning_rate: float = 1e-2, epsilon: float = 1e-8) -> None:
+        super().__init__(learning_rate)
+        self.epsilon = check_number("AdaGradLearningRule: epsilon", epsilon, 0.0, low_open=True)
+
+    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+        (sum_sq,) = state
+        sum_sq += grad * grad
+        param -= self.learning_rate * grad / array_module(sum_sq).sqrt(sum_sq + self.epsilon)
+
+
+class RMSPropLearningRule(GradientDescentLearningRule):
+    """RMSProp: s <- beta s + (1 - beta) g^2, p <- p - lr g / sqrt(s + epsilon), epsilon inside the root.
+
+    Tieleman and Hinton, Neural networks for machine learning, Coursera 2012, lecture 6.5.
+    """
+
+    state_names = ("moms_2",)
+
+    def __init__(self, learning_rate: float = 1e-3, beta: float = 0.9, epsilon: float = 1e-8) -> None:
+        super().__init__(learning_rate)
+        self.beta = check_number("RMSPropLearningRule: beta", beta, 0.0, 1.0, high_open=True)
+        self.epsilon = check_number("RMSPropLearningRule: epsilon", epsilon, 0.0, low_open=True)
+
+    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+        (mom_2,) = state
+        mom_2 *= self.beta
+        mom_2 += (1.0 - self.beta) * (grad * grad)
+        param -= self.learning_rate * grad / array_module(mom_2).sqrt(mom_2 + self.epsilon)

@@ -1,0 +1,114 @@
+"""Models: layers with the passes through all of them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+from mlp.backend import Array
+from mlp.checks import check_array
+from mlp.layers.base import Layer, LayerWithParameters, walk
+from mlp.layers.chain import chain_backprop, chain_fprop, chain_params, check_layers, set_chain_params
+
+
+class Model:
+    """Layers in a row. Forward gives every activation, and backward takes them."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = check_layers(type(self).__name__, layers)
+
+    @property
+    def params(self) -> list[Array]:
+        """The parameters of all layers, in order. Setting copies the values into the present arrays."""
+        return chain_params(self.layers)
+
+    @params.setter
+    def params(self, values: Sequence[Array]) -> None:
+        set_chain_params(type(self).__name__, self.layers, values)
+
+    def fprop(self, inputs: Array, evaluation: bool = False, stochastic: bool | None = None) -> list[Array]:
+        """Return [inputs, outputs of the first layer, ..., outputs of the last].
+
+        `evaluation` runs dropout and batch normalisation in evaluation mode. (`stochastic` is its opposite, the
+        coursework's older spelling.) Raises DeviceMixError where inputs and parameters lie on two devices.
+        """
+        params = self.params
+        check_array(f"{type(self).__name__}.fprop: inputs", inputs, like=params[0] if params else None)
+        return chain_fprop(self.layers, inputs, not evaluation if stochastic is None else stochastic)
+
+    def grads_wrt_params(self, activations: Sequence[Array], grads_wrt_outputs: Array) -> list[Array]:
+        """Return the gradients of all parameters, in the order of `params`, for the activations of `fprop`."""
+        return chain_backprop(self.layers, activations, grads_wrt_outputs, need_inputs=False)[1]
+
+    def bprop(self, activations: Sequence[Array], grads_wrt_outputs: Array) -> tuple[Array, list[Array]]:
+        """Return (dE/d inputs, the gradients of all parameters) for the activations of `fprop`."""
+        grads, grads_wrt_params = chain_backprop(self.layers, activations, grads_wrt_outputs, need_inputs=True)
+        assert grads is not None
+        return grads, grads_wrt_params
+
+    def params_penalty(self) -> Any:
+        """Return the sum of the penalties on all parameters."""
+        return sum(layer.params_penalty() for layer in self.layers if isinstance(layer, LayerWithParameters))
+
+    def named_layers(self) -> Iterator[tuple[str, Layer]]:
+        """Yield (name, layer) for every layer with content of its own, in order, containers opened.
+
+        A layer without a name is called by its class and its place, as in ``AffineLayer_2``.
+        """
+        leaves = [leaf for layer in self.layers for leaf in walk(layer)]
+        for i, leaf in enumerate(leaves):
+            yield leaf.name or f"{type(leaf).__name__}_{i}", leaf
+
+    def named_arrays(self) -> dict[str, Array]:
+        """Return every array of the trained model, ``{"layer.weights": array, ...}``: parameters and state."""
+        arrays = {
+            f"{name}.{key}": getattr(layer, key) for name, layer in self.named_layers() for key in layer.array_names()
+        }
+        expected = sum(len(layer.array_names()) for _, layer in self.named_layers())
+        if len(arrays) != expected:
+            raise ValueError(f"{type(self).__name__}: two layers have one name; give each layer a name of its own")
+        return arrays
+
+    def param_keys(self) -> list[tuple[str, str, bool]]:
+        """Return, for each array of `params`: its layer's name, its own, and whether it is an offset (bias, beta)."""
+        return [
+            (name, key, key in layer.bias_names)
+            for name, layer in self.named_layers()
+            if isinstance(layer, LayerWithParameters)
+            for key in layer.own_param_names()
+        ]
+
+    def astype(self, dtype: Any) -> Self:
+        """Return a copy of the model whose parameters and state have this dtype."""
+        return self._with_layers([layer.astype(dtype) for layer in self.layers])
+
+    def to_device(self, device: str) -> Self:
+        """Return a copy of the model on ``"cpu"`` or ``"gpu"``."""
+        return self._with_layers([layer.to_device(device) for layer in self.layers])
+
+    def _with_layers(self, layers: list[Layer]) -> Self:
+        clone = type(self).__new__(type(self))
+        clone.__dict__.update(self.__dict__)
+        clone.layers = layers
+        return clone
+
+
+class SingleLayerModel(Model):
+    """A model of one layer."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__([layer])
+
+    @property
+    def layer(self) -> Layer:
+        """The layer."""
+        return self.layers[0]
+
+    def __repr__(self) -> str:
+        return f"SingleLayerModel({self.layer!r})"
+
+
+class MultipleLayerModel(Model):
+    """A model of layers in a row."""
+
+    def __repr__(self) -> str:
+        lines = "\n    ".join(str(layer) for layer in self.layers)
+        return f"MultiLayerModel(\n    {lines}\n)"

@@ -1,0 +1,170 @@
+"""Training: one step, an evaluation, and the coursework's loop around them."""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from mlp.backend import Array, to_cpu, to_device
+from mlp.learning_rules import GradientDescentLearningRule
+from mlp.models import Model
+
+logger = logging.getLogger(__name__)
+
+Monitor = Callable[[Array, Array], Any]
+Batches = Iterable[tuple[Array, Array]]
+
+
+class Error(Protocol):
+    """An error function, as in `mlp.errors`."""
+
+    def __call__(self, outputs: Array, targets: Array) -> Any: ...  # noqa: D102
+
+    def grad(self, outputs: Array, targets: Array) -> Array: ...  # noqa: D102
+
+
+class Scheduler(Protocol):
+    """A schedule, as in `mlp.schedulers`."""
+
+    def update_learning_rule(self, learning_rule: Any, epoch_number: int) -> Any: ...  # noqa: D102
+
+
+class Scores(NamedTuple):
+    """Sums over examples; the means follow. Sums, so that parts of an epoch add up exactly as the whole does."""
+
+    loss_sum: float = 0.0
+    correct: int = 0
+    images: int = 0
+
+    def with_batch(self, loss: float, outputs: Array, labels: Array) -> "Scores":
+        """Return the scores with one more batch, whose mean loss is `loss`."""
+        hits = int((outputs.argmax(axis=1) == labels).sum())
+        return Scores(self.loss_sum + loss * len(labels), self.correct + hits, self.images + len(labels))
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, in percent."""
+        return 100.0 * self.correct / max(self.images, 1)
+
+
+class Step(NamedTuple):
+    """What one training step computed, before the parameters changed."""
+
+    loss: float
+    outputs: Array
+    grads: list[Array]
+
+
+def train_step(
+    model: Model, error: Error, learning_rule: GradientDescentLearningRule, inputs: Array, targets: Array
+) -> Step:
+    """Run one batch forward and backward and let the learning rule change the parameters."""
+    activations = model.fprop(inputs)
+    outputs = activations[-1]
+    grads = model.grads_wrt_params(activations, error.grad(outputs, targets))
+    learning_rule.update_params(grads)
+    return Step(float(error(outputs, targets)), outputs, grads)
+
+
+def evaluate(model: Model, error: Error, batches: Batches, device: str = "cpu") -> Scores:
+    """Return loss and accuracy of a model in evaluation mode, over batches of inputs and whole-number labels."""
+    scores = Scores()
+    for batch, labels in batches:
+        inputs, targets = to_device(batch, device), to_device(labels, device)
+        outputs = model.fprop(inputs, evaluation=True)[-1]
+        scores = scores.with_batch(float(error(outputs, targets)), outputs, targets)
+    return scores
+
+
+class Optimiser:
+    """Trains a model on a data provider, as in the coursework.
+
+    `data_monitors` maps names to functions (outputs, targets) -> number, reported beside the error, as means over
+    batches. `schedulers` are applied at the start of each epoch, counted from 0. With `notebook` the progress bars
+    are a notebook's.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        error: Error,
+        learning_rule: GradientDescentLearningRule,
+        train_dataset: Any,
+        valid_dataset: Any = None,
+        data_monitors: Mapping[str, Monitor] | None = None,
+        notebook: bool = False,
+        schedulers: Sequence[Scheduler] = (),
+        use_stochastic_eval: bool = False,
+    ) -> None:
+        self.model, self.error, self.learning_rule = model, error, learning_rule
+        self.learning_rule.initialise(model.params)
+        self.train_dataset, self.valid_dataset = train_dataset, valid_dataset
+        self.data_monitors: OrderedDict[str, Monitor] = OrderedDict([("error", error)])
+        self.data_monitors.update(data_monitors or {})
+        self.notebook = notebook
+        self.schedulers, self.use_stochastic_eval = schedulers, use_stochastic_eval
+
+    def do_training_epoch(self) -> None:
+        """Train on every batch of the training provider once."""
+        batches = self._progress(self.train_dataset, "Ep Prog", self.train_dataset.num_batches)
+        for inputs, targets in batches:
+            loss = train_step(self.model, self.error, self.learning_rule, inputs, targets).loss
+            batches.set_postfix(error=f"{loss:.2e}")
+
+    def eval_monitors(self, dataset: Any, label: str) -> "OrderedDict[str, float]":
+        """Return every monitor's mean over the batches of a provider, its name followed by `label`."""
+        sums = dict.fromkeys(self.data_monitors, 0.0)
+        num_batches = 0
+        for inputs, targets in dataset:
+            outputs = self.model.fprop(inputs, evaluation=not self.use_stochastic_eval)[-1]
+            for name, monitor in self.data_monitors.items():
+                sums[name] += float(to_cpu(monitor(outputs, targets)))
+            num_batches += 1
+        if not num_batches:
+            raise ValueError(f"Optimiser: the provider{label} gave no batch: is batch_size larger than its data?")
+        return OrderedDict((name + label, total / num_batches) for name, total in sums.items())
+
+    def get_epoch_stats(self) -> "OrderedDict[str, float]":
+        """Return the monitors on the training data and, if there is any, on the validation data."""
+        stats = self.eval_monitors(self.train_dataset, "(train)")
+        if self.valid_dataset is not None:
+            stats.update(self.eval_monitors(self.valid_dataset, "(valid)"))
+        return stats
+
+    def log_stats(self, epoch: int, epoch_time: float, stats: Mapping[str, float]) -> None:
+        """Log an epoch's statistics, in the coursework's format."""
+        values = ", ".join(f"{name}={value:.2e}" for name, value in stats.items())
+        logger.info("Epoch %d: %.1fs to complete\n    %s", epoch, epoch_time, values)
+
+    def train(self, num_epochs: int, stats_interval: int = 5) -> tuple[Array, dict[str, int], float]:
+        """Train; return (statistics, the column of each name, seconds).
+
+        The first row of the statistics is from before training; then one for every `stats_interval` epochs (-1: for
+        every epoch).
+        """
+        start = time.perf_counter()
+        stats = self.get_epoch_stats()
+        rows = [list(stats.values())]
+        for epoch in self._progress(range(1, num_epochs + 1), "Exp Prog", num_epochs):
+            epoch_start = time.perf_counter()
+            for scheduler in self.schedulers:
+                scheduler.update_learning_rule(self.learning_rule, epoch - 1)
+            self.do_training_epoch()
+            if epoch % stats_interval == 0:
+                epoch_stats = self.get_epoch_stats()
+                self.log_stats(epoch, time.perf_counter() - epoch_start, epoch_stats)
+                rows.append(list(epoch_stats.values()))
+        keys = {name: column for column, name in enumerate(stats)}
+        return np.array(rows), keys, time.perf_counter() - start
+
+    def _progress(self, items: Iterable[Any], description: str, total: int) -> Any:
+        return tqdm(items, desc=description, total=total, leave=False, disable=None if not self.notebook else False)

@@ -1,0 +1,94 @@
+"""Figures drawn from a run's records: the report's training curves and its gradient flow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mlp.records import EpochMetrics, LayerGradient, RunFolder
+
+TRAIN, VALID = "#1f6fb4", "#d1495b"
+
+
+def plot_run(run: RunFolder) -> list[Path]:
+    """Draw a run's figures into its folder, each as PNG and PDF; return the files."""
+    title = run.path.name
+    files = save(training_curves(run.metrics(), title), run.figures / "training_curves")
+    return files + save(gradient_flow(run.gradient_flow(), title), run.figures / "gradient_flow")
+
+
+def training_curves(metrics: Sequence[EpochMetrics], title: str) -> Figure:
+    """Return error and accuracy against epochs, training and validation: the report's figures 1 and 4."""
+    figure = _figure(9.0, 3.6)
+    figure.suptitle(title)
+    epochs = [row.epoch for row in metrics]
+    marker = "o" if len(metrics) <= 20 else ""
+    panels = (
+        ("cross-entropy error", [row.train_loss for row in metrics], [row.val_loss for row in metrics]),
+        ("accuracy (%)", [row.train_acc for row in metrics], [row.val_acc for row in metrics]),
+    )
+    for axes, (label, train, valid) in zip(figure.subplots(1, 2), panels, strict=True):
+        axes.plot(epochs, train, color=TRAIN, marker=marker, markersize=3.5, label="training")
+        axes.plot(epochs, valid, color=VALID, marker=marker, markersize=3.5, label="validation")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def gradient_flow(rows: Sequence[LayerGradient], title: str) -> Figure:
+    """Return mean absolute gradients against layers, a line an epoch: the report's figures 2, 3 and 5.
+
+    Above on a linear scale, as in the report; below the same on a logarithmic one, where a vanishing gradient shows
+    how far it vanishes.
+    """
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    epochs = sorted({row.epoch for row in rows})
+    values = {(row.epoch, row.layer): row.mean_abs_gradient for row in rows}
+    figure = _figure(max(7.0, 1.5 + 0.19 * len(layers)), 7.2)
+    figure.suptitle(title)
+    linear, logarithmic = figure.subplots(2, 1, sharex=True)
+    norm = Normalize(min(epochs, default=0), max(epochs, default=1))
+    scale = ScalarMappable(norm, "viridis_r")
+    for epoch in epochs:
+        line = [values.get((epoch, layer), float("nan")) for layer in layers]
+        for axes in (linear, logarithmic):
+            axes.plot(range(len(layers)), line, color=scale.cmap(float(norm(epoch))), linewidth=1.2, alpha=0.8)
+    if any(row.mean_abs_gradient > 0 for row in rows):
+        logarithmic.set_yscale("log")
+    logarithmic.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
+    for axes in (linear, logarithmic):
+        axes.set_ylabel("mean |dE/dw|")
+        axes.grid(alpha=0.3)
+    if len(epochs) > 1:
+        _colour_bar(figure, scale, [linear, logarithmic])
+    else:
+        linear.set_title(f"epoch {epochs[0]}" if epochs else "no epoch yet", fontsize=9)
+    return figure
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG and PDF; the same figure gives the same bytes. Returns the files."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
+    figure.savefig(png, dpi=150)
+    figure.savefig(pdf, metadata={"CreationDate": None})
+    return [png, pdf]
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _colour_bar(figure: Figure, scale: ScalarMappable, panels: list[Axes]) -> None:
+    bar = figure.colorbar(scale, ax=panels, label="epoch", aspect=40, pad=0.01)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))

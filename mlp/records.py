@@ -1,0 +1,136 @@
+"""A run is a folder. This module says what is in it, and reads and writes it; plots and tables need nothing else.
+
+config.json         the experiment (enough to run it again), and which data it saw
+environment.json    versions, machine, device
+metrics.csv         one row an epoch, accuracies in percent
+gradient_flow.csv   one row an epoch and layer: mean |dE/dw| of the epoch's last batch
+test.json           the test set, with the best epoch's weights; written when the run is complete
+checkpoints/        last.safetensors, best.safetensors
+figures/            drawn from the above
+"""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from mlp.files import write_atomic
+
+
+class RecordError(RuntimeError):
+    """A run folder does not hold what it should; the message names the file."""
+
+
+class EpochMetrics(NamedTuple):
+    """One row of metrics.csv. Epochs count from 1; losses are means over examples, accuracies percent."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+    seconds: float
+
+
+class LayerGradient(NamedTuple):
+    """One row of gradient_flow.csv: the mean absolute gradient of a layer's weights at the end of an epoch."""
+
+    epoch: int
+    layer: str
+    mean_abs_gradient: float
+
+
+Row = TypeVar("Row", EpochMetrics, LayerGradient)
+
+
+class RunFolder:
+    """The files of one run, at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.figures = path / "figures"
+        self.last_checkpoint = path / "checkpoints" / "last.safetensors"
+        self.best_checkpoint = path / "checkpoints" / "best.safetensors"
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str) -> "RunFolder":
+        """Make a new folder NAME-YYYYMMDD-HHMMSS, with a number behind it where that is taken."""
+        stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
+            path = runs_dir / f"{stem}{suffix}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            (path / "checkpoints").mkdir()
+            return cls(path)
+        raise RecordError(f"{runs_dir / stem} and 998 more of this name exist: name another --runs-dir")
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Return the run at `path`; raise RecordError where there is none."""
+        if not (path / "config.json").is_file():
+            raise RecordError(f"{path} is no run folder: it has no config.json")
+        return cls(path)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write one of the JSON files."""
+        write_atomic(self.path / name, json.dumps(content, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the content of one of the JSON files."""
+        try:
+            content = json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{self.path / name} cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise RecordError(f"{self.path / name} holds no JSON object")
+        return content
+
+    def is_complete(self) -> bool:
+        """Return whether the run came to its end."""
+        return (self.path / "test.json").is_file()
+
+    def metrics(self) -> list[EpochMetrics]:
+        """Return the rows of metrics.csv."""
+        return self._read("metrics.csv", EpochMetrics)
+
+    def gradient_flow(self) -> list[LayerGradient]:
+        """Return the rows of gradient_flow.csv."""
+        return self._read("gradient_flow.csv", LayerGradient)
+
+    def add_epoch(self, metrics: EpochMetrics, gradients: Sequence[LayerGradient]) -> None:
+        """Add an epoch's rows, in place of any that are there of this epoch or a later one."""
+        before = [row for row in self.metrics() if row.epoch < metrics.epoch]
+        self._write("metrics.csv", EpochMetrics, [*before, metrics])
+        flow = [row for row in self.gradient_flow() if row.epoch < metrics.epoch]
+        self._write("gradient_flow.csv", LayerGradient, [*flow, *gradients])
+
+    def _write(self, name: str, kind: type[Row], rows: Iterable[Row]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(kind._fields)
+        writer.writerows(rows)
+        write_atomic(self.path / name, text.getvalue())
+
+    def _read(self, name: str, kind: type[Row]) -> list[Row]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        types = kind.__annotations__.values()
+        try:
+            header, *rows = csv.reader(path.read_text().splitlines())
+            if tuple(header) != kind._fields:
+                raise ValueError(f"its first line is not {','.join(kind._fields)}")
+            return [kind(*(parse(text) for parse, text in zip(types, row, strict=True))) for row in rows]
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path} cannot be read: {error}") from error
+
+
+def best_epoch(metrics: Sequence[EpochMetrics]) -> EpochMetrics:
+    """Return the epoch with the highest validation accuracy, the first of equals."""
+    return max(metrics, key=lambda row: row.val_acc)
