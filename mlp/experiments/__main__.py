@@ -76,6 +76,9 @@ def _add_run_options(part: argparse.ArgumentParser) -> None:
     part.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
     part.add_argument("--runs-dir", metavar="DIR", default="runs", help="where run folders go; default: runs")
     part.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    part.add_argument(
+        "--stop-after", metavar="E", type=_positive_int, help="stop at the end of epoch E, to be gone on with later"
+    )
     part.add_argument("--quiet", action="store_true", help="print the final table only")
 
 

@@ -82,14 +82,17 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: 
     if not args.quiet:
         print(f"{experiment.name}: {parameters:,} parameters, {len(data.train.labels):,} training images of "
               f"{data.name} ({data.source}), on the {device}, into {folder.path}", flush=True)  # fmt: skip
+    command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path)]
+    if args.data_dir:
+        command += ["--data-dir", args.data_dir]
+    how_to_go_on = f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}"
     try:
-        runner.run()
+        runner.run(args.stop_after)
     except Interrupted:
-        command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path)]
-        if args.data_dir:
-            command += ["--data-dir", args.data_dir]
-        print(f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}", file=sys.stderr)
+        print(how_to_go_on, file=sys.stderr)
         return INTERRUPTED
+    if not folder.is_complete():
+        print(how_to_go_on)
     files = plot_run(folder)
     print(table([folder]))
     print("\nFigures:", *(str(file) for file in files if file.suffix == ".png"), sep="\n  ")

@@ -66,15 +66,19 @@ class Runner:
             self.position = Position.from_dict(load_checkpoint(folder.last_checkpoint, self.model, self.rule))
         self.saved_at = time.monotonic()
 
-    def run(self) -> None:
-        """Train to the last epoch, then test. Raises Interrupted after a step during which Ctrl-C was pressed."""
+    def run(self, stop_after: int | None = None) -> None:
+        """Train to the last epoch, then test; or, to go on later, train to the end of epoch `stop_after` only.
+
+        Raises Interrupted after a step during which Ctrl-C was pressed.
+        """
+        last_epoch = min(self.experiment.epochs, stop_after or self.experiment.epochs)
         images = len(self.data.train.labels)
         done = self.position.epoch * images + self.position.scores.images
         with StopAfterStep() as stop, Progress(images * self.experiment.epochs, done, self.quiet) as progress:
-            while self.position.epoch < self.experiment.epochs:
+            while self.position.epoch < last_epoch:
                 last = self._train_epoch(stop, progress)
                 self._end_epoch(last, progress)
-        if not self.folder.is_complete():
+        if self.position.epoch == self.experiment.epochs and not self.folder.is_complete():
             self._test()
 
     def _batches(self, images: ImageSet, batch_size: int, training: bool) -> ImageDataProvider:

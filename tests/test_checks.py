@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from mlp import checks
+
+
+def test_a_shape_error_names_who_what_and_which_axis():
+    with pytest.raises(checks.ShapeError) as caught:
+        checks.check_shape("ConvolutionalLayer.fprop: inputs", np.ones((64, 1, 28, 28)), ("N", 3, "H", "W"))
+    assert str(caught.value) == (
+        "ConvolutionalLayer.fprop: inputs has shape (64, 1, 28, 28), expected (N, 3, H, W): axis 1 is 1, not 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected", "message"),
+    [
+        ((5,), ("N", 3), r"has shape \(5,\), expected \(N, 3\): it has 1 axes, not 2"),
+        ((5, 3, 1), ("N", 3), "it has 3 axes, not 2"),
+        ((0, 3), ("N", 3), "axis 0 is empty"),
+        ((), ("N", "..."), "it has 0 axes, not 1"),
+    ],
+)
+def test_wrong_shapes(shape, expected, message):
+    with pytest.raises(checks.ShapeError, match=message):
+        checks.check_shape("x", np.ones(shape), expected)
+
+
+def test_right_shapes_pass():
+    checks.check_shape("x", np.ones((2, 3)), ("N", 3))
+    checks.check_shape("x", np.ones((2, 3, 4)), ("N", "..."))
+    checks.check_same_shape("x", np.ones((2, 3)), np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("x", [[1.0], None, "abc", 3.0])
+def test_what_is_no_array_is_refused(x):
+    with pytest.raises(checks.DTypeError, match="expected a NumPy or CuPy array"):
+        checks.check_array("x", x)
+
+
+@pytest.mark.parametrize("dtype", [object, bool, "U3", "datetime64[s]"])
+def test_what_is_no_number_is_refused(dtype):
+    with pytest.raises(checks.DTypeError, match="expected numbers"):
+        checks.check_array("x", np.empty(3, dtype))
+
+
+def test_two_devices_are_refused():
+    gpu_array = type("ndarray", (), {"__module__": "cupy", "dtype": np.dtype(float), "shape": (3,)})()
+    with pytest.raises(checks.DeviceMixError, match="x lies on the gpu, the parameters lie on the cpu"):
+        checks.check_array("x", gpu_array, like=np.ones(3))
+
+
+@pytest.mark.parametrize("value", [1.0, "1", None, True, np.float64(2)])
+def test_whole_numbers_are_whole(value):
+    with pytest.raises(TypeError, match="expected a whole number >= 1"):
+        checks.check_positive_int("size", value)
+
+
+def test_numbers_and_pairs():
+    assert checks.check_positive_int("size", np.int32(3)) == 3
+    assert checks.check_pair("size", 2) == (2, 2)
+    assert checks.check_pair("size", (2, 3)) == (2, 3)
+    assert checks.check_number("rate", np.float32(0.5), 0.0) == 0.5
+    for wrong in ((1, 2, 3), (0, 1)):
+        with pytest.raises(ValueError, match="size is"):
+            checks.check_pair("size", wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "interval"),
+    [
+        (-1, {}, r"\[0.0, 1.0\]"),
+        (0, {"low_open": True}, r"\(0.0, 1.0\]"),
+        (1, {"high_open": True}, r"\[0.0, 1.0\)"),
+        (float("nan"), {}, r"\[0.0, 1.0\]"),
+        (2, {}, r"\[0.0, 1.0\]"),
+    ],
+)
+def test_numbers_outside_their_interval(value, options, interval):
+    with pytest.raises(ValueError, match=f"expected a finite number in {interval}"):
+        checks.check_number("rate", value, 0.0, 1.0, **options)
