@@ -44,7 +44,7 @@ def hash_bits(seed: int, name: str, epoch: int, samples: Array, draw: int) -> Ar
     words = [xp.full(samples.shape, word, dtype=np.uint64) for word in (*before, *after)]
     words.insert(len(before), samples.astype(np.uint64))
     for word in words:
-        state = _mix(state * np.uint64(_GOLDEN) ^ (word + np.uint64(_GOLDEN)))
+        state = _mix(state * _GOLDEN ^ (word + _GOLDEN))
     return state
 
 
@@ -54,7 +54,7 @@ def hash_integers(bits: Array, high: int) -> Array:
 
 
 _MASK = 0xFFFFFFFFFFFFFFFF
-_GOLDEN = 0x9E3779B97F4A7C15
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(z: Array) -> Array:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlp.backend import Array
-from mlp.data_providers.base import DataDamagedError, DataError, DataMissingError
+from mlp.data_providers.base import DataDamagedError, DataMissingError
 from mlp.data_providers.download import RemoteFile, check_file, fetch, search_folders, user_cache
 from mlp.data_providers.images import ImageData, ImageSet, split
 from mlp.data_providers.pickle_reader import read_pickled_dict
@@ -203,7 +203,8 @@ def _decode_python(form: _Form, data: bytes, what: str) -> tuple[Array, Array]:
     rows, labels = content.get("data"), content.get(form.label)
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 3072:
         raise DataDamagedError(f"{what} holds no images: its 'data' is no (N, 3072) array of bytes")
-    if not isinstance(labels, list) or len(labels) != len(rows) or not all(type(x) is int for x in labels):
+    small = isinstance(labels, list) and all(type(label) is int and abs(label) < 2**31 for label in labels)
+    if not isinstance(labels, list) or not small or len(labels) != len(rows):
         raise DataDamagedError(f"{what}: {form.label!r} does not hold one label for each of {len(rows)} images")
     return rows, np.array(labels, np.int64)
 
@@ -213,8 +214,9 @@ def _class_names(form: _Form, files: dict[str, bytes], path: Path, dataset: str)
     if form.is_binary:
         names = data.decode("ascii", "replace").split()
     else:
-        found = read_pickled_dict(data, what).get(f"{form.label.removesuffix('s')}_names", [])
-        names = [name.decode("ascii", "replace") for name in found if isinstance(name, bytes)]
+        found = read_pickled_dict(data, what).get(f"{form.label.removesuffix('s')}_names")
+        listed = found if isinstance(found, list) else []
+        names = [name.decode("ascii", "replace") for name in listed if isinstance(name, bytes)]
     if len(names) != NUM_CLASSES[dataset]:
-        raise DataError(f"{what} names {len(names)} classes, expected {NUM_CLASSES[dataset]}")
+        raise DataDamagedError(f"{what} names {len(names)} classes, expected {NUM_CLASSES[dataset]}")
     return tuple(names)

@@ -66,7 +66,6 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
     name only whole and with the right MD5. Raises DataMissingError where it cannot be had.
     """
     folder = folder or user_cache()
-    folder.mkdir(parents=True, exist_ok=True)
     target, part = folder / remote.name, folder / f"{remote.name}.part"
     if target.exists():
         check_file(target, remote)
@@ -77,6 +76,7 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
         part.replace(str(output))
 
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(remote.url, f"md5:{remote.md5}", remote.name, folder, downloader=_with_attempts(resume))
     except ValueError as error:  # pooch's word for a wrong checksum
         raise DataDamagedError(f"{remote.url} was downloaded and is not what was expected: {error}") from error
@@ -108,11 +108,12 @@ def _with_attempts(download: Callable[..., None]) -> Callable[..., None]:
 def _download(url: str, part: Path, quiet: bool) -> None:
     """Append to `part` what it lacks of the file at `url`; start anew where the server cannot go on."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # nothing is lacking; the checksum decides
         response.raise_for_status()
+        response.raw.headers.discard("Content-Encoding")  # some servers call a .gz file so: it is to stay packed
         resumed = response.status_code == requests.codes.partial_content
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length else None

@@ -4,7 +4,6 @@ LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document r
 """
 
 import gzip
-import zipfile
 from math import prod
 from pathlib import Path
 
@@ -62,32 +61,43 @@ class MNISTDataProvider(OneOfKDataProvider):
 def load_mnist(which_set: str, data_dir: str | Path | None = None) -> tuple[Array, Array]:
     """Return (inputs (N, 784) float32, labels (N,) int64) of 'train', 'valid' or 'test'."""
     npz = find_file(f"mnist-{which_set}.npz", data_dir)
-    inputs, labels = _read_npz(npz) if npz else _read_idx_pair(which_set, data_dir)
+    inputs, labels, what = _read_npz(npz) if npz else _read_idx_pair(which_set, data_dir)
+    if any(array.dtype.kind not in kinds for array, kinds in ((inputs, "fiu"), (labels, "iu"))):
+        raise DataDamagedError(f"{what}: arrays of {inputs.dtype} and {labels.dtype}, expected numbers")
     if inputs.ndim != 2 or inputs.shape[1] != 784 or labels.shape != (len(inputs),) or not len(labels):
-        raise DataDamagedError(
-            f"MNIST {which_set}: arrays {inputs.shape} and {labels.shape}, expected (N, 784) and (N,)"
-        )
+        raise DataDamagedError(f"{what}: arrays {inputs.shape} and {labels.shape}, expected (N, 784) and (N,)")
     if labels.min() < 0 or labels.max() > 9:
-        raise DataDamagedError(f"MNIST {which_set}: labels outside 0..9")
+        raise DataDamagedError(f"{what}: labels outside 0..9")
     return inputs.astype(np.float32), labels.astype(np.int64)
 
 
-def _read_npz(path: Path) -> tuple[Array, Array]:
+def _read_npz(path: Path) -> tuple[Array, Array, str]:
+    """Return inputs, labels, and where they are from."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["inputs"], arrays["targets"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            inputs, targets = arrays["inputs"], arrays["targets"]
+        if not isinstance(inputs, np.ndarray) or not isinstance(targets, np.ndarray):
+            raise ValueError("its members are no arrays")
+        return inputs, targets, str(path)
+    except Exception as error:  # a damaged zip can fail in any way
         raise DataDamagedError(f"{path} is damaged or no MNIST file: {error}. It was left as it is.") from error
 
 
-def _read_idx_pair(which_set: str, data_dir: str | Path | None) -> tuple[Array, Array]:
+def _read_idx_pair(which_set: str, data_dir: str | Path | None) -> tuple[Array, Array, str]:
+    """Return inputs, labels, and where they are from."""
     prefix, part = PARTS[which_set]
-    images, labels = (_read_idx(f"{prefix}-{kind}", data_dir) for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
-    return images.reshape(len(images), -1)[part] / np.float32(256.0), labels[part]
+    (images, path), (labels, _) = (
+        _read_idx(f"{prefix}-{kind}", data_dir) for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    )
+    what = f"{path} and its labels, part {which_set}"
+    return images.reshape(len(images), prod(images.shape[1:]))[part] / np.float32(256.0), labels[part], what
 
 
-def _read_idx(name: str, data_dir: str | Path | None) -> Array:
-    """Return the array in an idx file: 0, 0, 8 (bytes), the number of axes, each length in 4 bytes, the data."""
+def _read_idx(name: str, data_dir: str | Path | None) -> tuple[Array, Path]:
+    """Return the array in an idx file, and the file.
+
+    It holds 0, 0, 8 (for bytes), the number of axes, the length of each in 4 bytes, and the data.
+    """
     path = find_file(name, data_dir) or find_file(f"{name}.gz", data_dir) or _fetch_idx(f"{name}.gz", data_dir)
     try:
         if path.suffix == ".gz":
@@ -99,7 +109,7 @@ def _read_idx(name: str, data_dir: str | Path | None) -> Array:
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
     if not axes or len(data) != 4 + 4 * axes + prod(shape):
         raise DataDamagedError(f"{path} is no idx file of bytes, or truncated. It was left as it is.")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape), path
 
 
 def _fetch_idx(name: str, data_dir: str | Path | None) -> Path:

@@ -8,6 +8,7 @@ inert stand-ins for NumPy's: arrays are rebuilt here, not by what the file says.
 import io
 import pickle
 import pickletools
+import reprlib
 from math import prod
 from typing import Any
 
@@ -27,7 +28,7 @@ class _DType:
 
     def __init__(self, code: object = None, *_: object) -> None:
         if code not in (b"u1", "u1"):
-            raise pickle.UnpicklingError(f"an array of {code!r}, expected bytes (u1)")
+            raise pickle.UnpicklingError(f"an array of {reprlib.repr(code)}, expected bytes (u1)")
 
     def __setstate__(self, state: object) -> None:
         """Take and ignore byte order and flags: bytes have none."""
@@ -45,19 +46,29 @@ class _Array:
         self.value = np.frombuffer(data, np.uint8).reshape(shape)
 
 
-class _ArrayType:
-    """Stands for numpy.ndarray, which the file only names."""
+class _Inert:
+    """Stands for numpy.ndarray, which the file only names; has no attributes that a file could change."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it changes a name")
 
 
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
+class _Reconstruct(_Inert):
+    """Stands for NumPy's function that makes an array to be filled."""
+
+    __slots__ = ()
+
+    def __call__(self, *_: object) -> _Array:
+        return _Array()
 
 
 _NAMES = {
-    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "ndarray"): _Inert(),
     ("numpy", "dtype"): _DType,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
+    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
 }
 
 
@@ -74,15 +85,27 @@ def read_pickled_dict(data: bytes, what: str) -> dict[str, Any]:
     Arrays come back as uint8 arrays. Raises DataDamagedError for anything that is not such a file.
     """
     try:
-        for opcode, _, position in pickletools.genops(data):
+        for opcode, argument, position in pickletools.genops(data):
             if opcode.name not in _ADMITTED:
                 raise pickle.UnpicklingError(f"opcode {opcode.name} at byte {position} is not admitted")
+            if opcode.name.endswith("PUT") and int(argument or 0) > len(data):  # it would be answered with memory
+                raise pickle.UnpicklingError(f"memo entry {argument} at byte {position}")
         content = _Reader(io.BytesIO(data), encoding="bytes").load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, expected a dictionary")
-        return {_text(key): value.value if isinstance(value, _Array) else value for key, value in content.items()}
+        return {_text(key): _plain(value) for key, value in content.items()}
     except Exception as error:  # the opcodes of a damaged file can fail in any way
         raise DataDamagedError(f"{what}: not a CIFAR file, or damaged: {error}") from error
+
+
+def _plain(value: object) -> Any:
+    """Return an array in place of its stand-in; refuse stand-ins elsewhere."""
+    if isinstance(value, _Array):
+        return value.value
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if not isinstance(item, (bytes, str, int, type(None), list, tuple, dict)):
+            raise pickle.UnpicklingError("an array that is no entry of the dictionary")
+    return value
 
 
 def _text(key: object) -> str:
