@@ -151,6 +151,8 @@ class Optimiser:
         The first row of the statistics is from before training; then one for every `stats_interval` epochs (-1: for
         every epoch).
         """
+        if stats_interval == 0:
+            raise ValueError("Optimiser.train: stats_interval is 0, expected a number of epochs, or -1 for every epoch")
         start = time.perf_counter()
         stats = self.get_epoch_stats()
         rows = [list(stats.values())]

@@ -1,18 +1,23 @@
 """Figures drawn from a run's records: the report's training curves and its gradient flow."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mlp.files import write_atomic
 from mlp.records import EpochMetrics, LayerGradient, RunFolder
 
 TRAIN, VALID = "#1f6fb4", "#d1495b"
+EPOCH_COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0.85, 0.0, 256)), "epochs")  # without the pale end
 
 
 def plot_run(run: RunFolder) -> list[Path]:
@@ -55,8 +60,8 @@ def gradient_flow(rows: Sequence[LayerGradient], title: str) -> Figure:
     figure = _figure(max(7.0, 1.5 + 0.19 * len(layers)), 7.2)
     figure.suptitle(title)
     linear, logarithmic = figure.subplots(2, 1, sharex=True)
-    norm = Normalize(min(epochs, default=0), max(epochs, default=1))
-    scale = ScalarMappable(norm, "viridis_r")
+    norm = Normalize(epochs[0] if len(epochs) > 1 else 0, max(epochs, default=1))
+    scale = ScalarMappable(norm, EPOCH_COLOURS)
     for epoch in epochs:
         line = [values.get((epoch, layer), float("nan")) for layer in layers]
         for axes in (linear, logarithmic):
@@ -75,12 +80,15 @@ def gradient_flow(rows: Sequence[LayerGradient], title: str) -> Figure:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG and PDF; the same figure gives the same bytes. Returns the files."""
+    """Write a figure as PNG and PDF, each whole or not at all, the same figure as the same bytes; return the files."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
-    figure.savefig(png, dpi=150)
-    figure.savefig(pdf, metadata={"CreationDate": None})
-    return [png, pdf]
+    files = []
+    for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix[1:], dpi=150, metadata=metadata)
+        files.append(stem.with_suffix(suffix))
+        write_atomic(files[-1], content.getvalue())
+    return files
 
 
 def _figure(width: float, height: float) -> Figure:

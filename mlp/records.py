@@ -127,7 +127,7 @@ class RunFolder:
             if tuple(header) != kind._fields:
                 raise ValueError(f"its first line is not {','.join(kind._fields)}")
             return [kind(*(parse(text) for parse, text in zip(types, row, strict=True))) for row in rows]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, csv.Error) as error:
             raise RecordError(f"{path} cannot be read: {error}") from error
 
 
