@@ -64,10 +64,12 @@ class RunFolder:
             path = runs_dir / f"{stem}{suffix}"
             try:
                 path.mkdir(parents=True)
+                (path / "checkpoints").mkdir()
+                return cls(path)
             except FileExistsError:
                 continue
-            (path / "checkpoints").mkdir()
-            return cls(path)
+            except OSError as error:
+                raise RecordError(f"{path} cannot be made: {error}") from error
         raise RecordError(f"{runs_dir / stem} and 998 more of this name exist: name another --runs-dir")
 
     @classmethod
@@ -90,6 +92,13 @@ class RunFolder:
         if not isinstance(content, dict):
             raise RecordError(f"{self.path / name} holds no JSON object")
         return content
+
+    def read_field(self, name: str, key: str) -> Any:
+        """Return one field of one of the JSON files; raise RecordError where it is not there."""
+        content = self.read_json(name)
+        if key not in content:
+            raise RecordError(f"{self.path / name} lacks {key!r}")
+        return content[key]
 
     def is_complete(self) -> bool:
         """Return whether the run came to its end."""

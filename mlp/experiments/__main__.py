@@ -1,6 +1,6 @@
 """The command line: ``python -m mlp.experiments --help``.
 
-Exit status: 0 done, 2 wrong use, 3 data missing or damaged, 130 interrupted.
+Exit status: 0 done, 1 the system refused (no space, no right), 2 wrong use, 3 data missing or damaged, 130 interrupted.
 """
 
 import argparse
@@ -13,21 +13,27 @@ from mlp.data_providers import DataError
 from mlp.experiments import commands
 from mlp.experiments.configs import EXPERIMENTS
 from mlp.files import FolderInUseError
+from mlp.kernels import SettingError
 from mlp.records import RecordError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    args = _parser().parse_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         status: int = args.command(args)
         return status
     except DataError as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 3
-    except (RecordError, CheckpointError, FolderInUseError, DeviceError) as error:
+    except (RecordError, CheckpointError, FolderInUseError, DeviceError, SettingError) as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"mlp.experiments: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mlp.experiments: stopped at once; the last checkpoint stands", file=sys.stderr)
         return commands.INTERRUPTED
@@ -41,20 +47,21 @@ def _parser() -> argparse.ArgumentParser:
     parts = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for name in EXPERIMENTS:
         part = parts.add_parser(name, help=f"run the experiment {name}")
-        part.set_defaults(command=commands.run, name=name)
+        part.set_defaults(command=commands.run, name=name, parser=part)
         _add_run_options(part)
-    parts.add_parser("list", help="list the experiments").set_defaults(command=commands.list_experiments)
+    part = parts.add_parser("list", help="list the experiments")
+    part.set_defaults(command=commands.list_experiments, parser=part)
     part = parts.add_parser("data", help="fetch, check or find a data set")
     part.add_argument("action", choices=("fetch", "check", "where"))
     part.add_argument("dataset", nargs="?", default="cifar100", choices=commands.DATASETS)
     part.add_argument("--data-dir", metavar="D", help="look here first, and download to here")
-    part.set_defaults(command=commands.data)
+    part.set_defaults(command=commands.data, parser=part)
     part = parts.add_parser("plot", help="draw a run's figures again")
     part.add_argument("run", metavar="RUN", help="a run's folder")
-    part.set_defaults(command=commands.plot)
+    part.set_defaults(command=commands.plot, parser=part)
     part = parts.add_parser("compare", help="print a table of runs")
     part.add_argument("runs", metavar="RUN", nargs="+", help="runs' folders")
-    part.set_defaults(command=commands.compare)
+    part.set_defaults(command=commands.compare, parser=part)
     return parser
 
 

@@ -13,13 +13,11 @@ from mlp import __version__
 from mlp.backend import select_device, usable_gpu
 from mlp.data_providers import (
     ImageData,
-    fetch,
     find_cifar,
     load_cifar,
     load_digits,
     load_shapes,
     search_folders,
-    user_cache,
 )
 from mlp.data_providers.cifar import FORMS
 from mlp.experiments.configs import EXPERIMENTS, Experiment
@@ -36,14 +34,14 @@ DATASETS = ("cifar100", "cifar10", "digits", "shapes")
 INTERRUPTED = 130
 
 
-def load_data(experiment: Experiment, data_dir: str | None, quiet: bool) -> ImageData:
+def load_data(experiment: Experiment, data_dir: str | None, quiet: bool, download: bool = True) -> ImageData:
     """Return an experiment's data."""
     if experiment.dataset == "shapes":
         data = load_shapes()
     elif experiment.dataset == "digits":
         data = load_digits()
     else:
-        data = load_cifar(experiment.dataset, data_dir, experiment.stratified, quiet=quiet)
+        data = load_cifar(experiment.dataset, data_dir, experiment.stratified, download, quiet)
     return data.limited(experiment.train_limit)
 
 
@@ -51,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     """Run or resume an experiment."""
     device = select_device(args.device)
     given = {f.name: value for f in fields(Experiment) if (value := getattr(args, f.name, None)) is not None}
-    folder = RunFolder.open(Path(args.resume)) if args.resume else None
+    folder = None if args.resume is None else RunFolder.open(Path(args.resume))
     stored = folder.read_json("config.json") if folder else None
-    base = Experiment.from_dict(stored["experiment"]) if stored else EXPERIMENTS[args.name]
+    base = Experiment.of_run(folder) if folder else EXPERIMENTS[args.name]
     experiment = replace(base, **given)
     if stored and (lines := base.differences(experiment)):
         raise RecordError(f"{args.resume} is another run and cannot be gone on with:\n  " + "\n  ".join(lines))
@@ -82,7 +80,7 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: 
     if not args.quiet:
         print(f"{experiment.name}: {parameters:,} parameters, {len(data.train.labels):,} training images of "
               f"{data.name} ({data.source}), on the {device}, into {folder.path}", flush=True)  # fmt: skip
-    command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path)]
+    command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path), "--device", device]
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
     how_to_go_on = f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}"
@@ -95,7 +93,8 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: 
         print(how_to_go_on)
     files = plot_run(folder)
     print(table([folder]))
-    print("\nFigures:", *(str(file) for file in files if file.suffix == ".png"), sep="\n  ")
+    if not args.quiet:
+        print("\nFigures:", *(str(file) for file in files if file.suffix == ".png"), sep="\n  ")
     return 0
 
 
@@ -129,11 +128,8 @@ def data(args: argparse.Namespace) -> int:
     """Fetch, check or find a data set."""
     if args.action == "where":
         return _where(args)
-    if args.action == "fetch" and args.dataset in FORMS and find_cifar(args.dataset, args.data_dir) is None:
-        target = Path(args.data_dir) if args.data_dir else user_cache()
-        print(f"fetched {fetch(FORMS[args.dataset][0].archive, target)}")
     experiment = replace(EXPERIMENTS["vgg08"], dataset=args.dataset)
-    images = load_data(experiment, args.data_dir, quiet=False)
+    images = load_data(experiment, args.data_dir, quiet=False, download=args.action == "fetch")
     for part in ("train", "valid", "test"):
         print(f"{part:6} {len(getattr(images, part).labels):6,} images")
     print(f"classes {images.num_classes}\nsource  {images.source}\nSHA-256 {images.fingerprint()}")

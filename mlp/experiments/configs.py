@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp.models import MultipleLayerModel, vgg
+from mlp.records import RecordError, RunFolder
 from mlp.rng import stream
 
 
@@ -45,12 +46,12 @@ class Experiment:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Experiment":
-        """Return the experiment of `to_dict`; raise ValueError for unknown or missing fields."""
+    def of_run(cls, folder: RunFolder) -> "Experiment":
+        """Return the experiment that a run's config.json holds; raise RecordError where it holds none."""
         try:
-            return cls(**content)
+            return cls(**folder.read_field("config.json", "experiment"))
         except TypeError as error:
-            raise ValueError(f"not the configuration of an experiment: {error}") from error
+            raise RecordError(f"{folder.path / 'config.json'} describes no experiment: {error}") from error
 
     def differences(self, other: "Experiment") -> list[str]:
         """Return a line for every field in which `other` differs."""

@@ -1,9 +1,8 @@
 """The report's Table 1, from run folders."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from mlp.experiments.configs import REPORT, Experiment
+from mlp.experiments.configs import EXPERIMENTS, REPORT, Experiment
 from mlp.records import RunFolder, best_epoch
 
 TITLES = (
@@ -25,7 +24,7 @@ def table(runs: Sequence[RunFolder]) -> str:
     """Return a table of runs, each CIFAR-100 run followed by what the report says of it."""
     rows: list[tuple[str, ...]] = [TITLES]
     for run in runs:
-        experiment = Experiment.from_dict(run.read_json("config.json")["experiment"])
+        experiment = Experiment.of_run(run)
         rows.append(_row(run, experiment))
         said = REPORT.get(experiment.name)
         if said and experiment.dataset == "cifar100":
@@ -35,7 +34,8 @@ def table(runs: Sequence[RunFolder]) -> str:
                 f"{said.val_loss:.2f}",
                 f"{said.val_acc:.2f}",
             )
-            rows.append(("  in the report", "cifar100", "100", *rows[-1][3:5], *scores, "-"))
+            rate = f"{EXPERIMENTS[experiment.name].learning_rate:g}"
+            rows.append(("  in the report", "cifar100", "100", rate, rows[-1][4], *scores, "-"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(TITLES))]
     lines = [
         "  ".join(
@@ -49,18 +49,17 @@ def table(runs: Sequence[RunFolder]) -> str:
 
 def _row(run: RunFolder, experiment: Experiment) -> tuple[str, ...]:
     metrics = run.metrics()
-    environment: dict[str, Any] = run.read_json("environment.json")
     head = (
         experiment.name,
         experiment.dataset,
         f"{len(metrics)}/{experiment.epochs}",
         f"{experiment.learning_rate:g}",
     )
-    params = f"{environment['parameters']:,}"
+    params = f"{run.read_field('environment.json', 'parameters'):,}"
     if not metrics:
         return (*head, params, *("-",) * 5)
     best = best_epoch(metrics)
-    test = f"{run.read_json('test.json')['test_acc']:.2f}" if run.is_complete() else "-"
+    test = f"{run.read_field('test.json', 'test_acc'):.2f}" if run.is_complete() else "-"
     scores = (
         f"{best.train_loss:.2f}",
         f"{best.train_acc:.2f}",

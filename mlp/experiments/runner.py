@@ -78,6 +78,8 @@ class Runner:
             while self.position.epoch < last_epoch:
                 last = self._train_epoch(stop, progress)
                 self._end_epoch(last, progress)
+                if stop.requested and self.position.epoch < last_epoch:
+                    raise Interrupted
         if self.position.epoch == self.experiment.epochs and not self.folder.is_complete():
             self._test()
 

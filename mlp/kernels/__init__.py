@@ -11,10 +11,11 @@ from mlp.kernels.convolution import (
     conv2d_grads,
 )
 from mlp.kernels.functions import log_softmax, sigmoid, softmax, softplus
-from mlp.kernels.parallel import num_threads, run_parts
+from mlp.kernels.parallel import SettingError, num_threads, run_parts
 
 __all__ = [
     "ConvGeometry",
+    "SettingError",
     "conv2d",
     "conv2d_grad_inputs",
     "conv2d_grad_kernels",

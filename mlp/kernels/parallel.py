@@ -18,6 +18,10 @@ PARTS = 8
 T = TypeVar("T")
 
 
+class SettingError(ValueError):
+    """An environment variable has a value that cannot be used."""
+
+
 @cache
 def num_threads() -> int:
     """Return the number of threads: ``$MLP_NUM_THREADS``, or else the cores that this process may use."""
@@ -26,7 +30,7 @@ def num_threads() -> int:
         affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
         return len(affinity(0)) if affinity else os.cpu_count() or 1
     if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"MLP_NUM_THREADS is {text!r}, expected a whole number >= 1")
+        raise SettingError(f"MLP_NUM_THREADS is {text!r}, expected a whole number >= 1")
     return int(text)
 
 
