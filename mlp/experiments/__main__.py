@@ -69,7 +69,7 @@ def _add_run_options(part: argparse.ArgumentParser) -> None:
     """Add the options of a run. Those that change the result default to None: the experiment's own value."""
     part.add_argument("--dataset", choices=commands.DATASETS, help="default: cifar100")
     part.add_argument("--data-dir", metavar="D", help="look for data here first, and download to here")
-    part.add_argument("--epochs", metavar="E", type=_positive_int, help="default: 100")
+    part.add_argument("--epochs", metavar="E", type=_positive_int, help="epochs to anneal over; default: 100")
     part.add_argument("--batch-size", metavar="B", type=_positive_int, help="default: 100")
     part.add_argument("--learning-rate", metavar="LR", type=_positive_float, help="default: the experiment's")
     part.add_argument("--seed", metavar="S", type=_seed, help="default: 0")

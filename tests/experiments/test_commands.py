@@ -402,6 +402,32 @@ def test_the_command_that_goes_on_keeps_the_device(call, capsys, tiny_data, tmp_
     assert shlex.join(["--device", "cpu"]) in err.splitlines()[-1]
 
 
+def test_a_run_stops_after_an_epoch_and_goes_on(call, capsys, tiny_data, finished, tmp_path):
+    capsys.readouterr()
+    assert call("vgg08", *OPTIONS, "--stop-after", "1", "--runs-dir", tmp_path / "runs") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    (path,) = (tmp_path / "runs").iterdir()
+    assert [row.epoch for row in RunFolder(path).metrics()] == [1]
+    assert not (path / "test.json").exists()
+    assert sorted(figure.name for figure in (path / "figures").iterdir()) == FIGURES
+    command = shlex.split(next(line for line in out.splitlines() if "--resume" in line))
+    assert command[:3] == ["python", "-m", "mlp.experiments"]
+    assert call(*command[3:]) == 0
+    tiny.assert_same_results(path, finished)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x"])
+def test_a_bad_epoch_to_stop_after_is_refused(call, capsys, value):
+    assert "--stop-after" in refused(call, capsys, "vgg08", *OPTIONS, "--stop-after", value)
+
+
+def test_quiet_prints_the_table_only_when_stopped_too(call, capsys, tiny_data, tmp_path):
+    capsys.readouterr()
+    assert call("vgg08", *OPTIONS, "--stop-after", "1", "--quiet", "--runs-dir", tmp_path / "runs") == 0
+    assert capsys.readouterr().out.startswith("model ")
+
+
 def test_ctrl_c_twice_stops_at_once_without_a_traceback(call, capsys, tiny_data, tmp_path, monkeypatch):
     def train_step(*_):
         signal.raise_signal(signal.SIGINT)

@@ -276,6 +276,18 @@ def test_a_real_signal_is_such_a_request(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize("epoch", [1, 2, 3, 9])
+def test_stopped_after_an_epoch_a_run_ends_the_same(uninterrupted, tmp_path, epoch):
+    folder = new_folder(tmp_path, tiny.VGG)
+    Runner(tiny.VGG, tiny.shapes(), folder, "cpu", quiet=True).run(stop_after=epoch)
+    assert [row.epoch for row in folder.metrics()] == [1, 2, 3][:epoch]
+    assert folder.is_complete() == (epoch >= 3)
+    Runner(tiny.VGG, tiny.shapes(), folder, "cpu", quiet=True).run(stop_after=1)
+    assert len(folder.metrics()) == min(epoch, 3)
+    run(folder, tiny.VGG)
+    tiny.assert_same_results(folder.path, uninterrupted["vgg08"].path)
+
+
 # --- death at any moment
 
 
