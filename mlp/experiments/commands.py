@@ -90,7 +90,7 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: 
         print(how_to_go_on, file=sys.stderr)
         return INTERRUPTED
     if not folder.is_complete():
-        print(how_to_go_on)
+        print(how_to_go_on, file=sys.stderr)
     files = plot_run(folder)
     print(table([folder]))
     if not args.quiet:
