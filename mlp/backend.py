@@ -47,12 +47,19 @@ def to_cpu(x: Array) -> Array:
 
 
 def to_gpu(x: Array) -> Array:
-    """Return `x` as a CuPy array (a copy only if it lies on the CPU), in the same memory order."""
-    return x if is_gpu_array(x) else import_module("cupy").asarray(x)
+    """Return `x` as a CuPy array (a copy only if it lies on the CPU)."""
+    if is_gpu_array(x):
+        return x
+    try:
+        return import_module("cupy").asarray(x)
+    except ImportError as error:
+        raise DeviceError(f"the GPU cannot be used: {usable_gpu().reason}") from error
 
 
 def to_device(x: Array, device: str) -> Array:
     """Return `x` on ``"cpu"`` or ``"gpu"``."""
+    if device not in ("cpu", "gpu"):
+        raise ValueError(f"to_device: device is {device!r}, expected 'cpu' or 'gpu'")
     return to_gpu(x) if device == "gpu" else to_cpu(x)
 
 

@@ -1,8 +1,9 @@
 """Checkpoints: everything that a run needs to go on exactly, and nothing that can run code.
 
 A checkpoint is one safetensors file. Arrays: ``model/LAYER.ARRAY`` for parameters and running statistics, and
-``rule/STATE/LAYER.PARAMETER`` for the learning rule's state. Its one metadata entry, `progress`, is JSON; it holds the
-SHA-256 of all arrays, so that a damaged number is found.
+``rule/STATE/LAYER.PARAMETER`` for the learning rule's state. Its one metadata entry, `content`, is JSON: the progress,
+the rule's step count, the states of the layers' random streams (dropout's), and the SHA-256 of all this and the arrays,
+so that a damaged number is found. A data provider's random stream is not in it: save what it needs in the progress.
 """
 
 import hashlib
@@ -16,8 +17,10 @@ from safetensors.numpy import save
 
 from mlp.backend import Array, device_of, to_cpu, to_device
 from mlp.files import write_atomic
+from mlp.layers import StochasticLayer
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
+from mlp.rng import Rng
 
 
 class CheckpointError(RuntimeError):
@@ -25,58 +28,71 @@ class CheckpointError(RuntimeError):
 
 
 def save_checkpoint(
-    path: Path, model: Model, learning_rule: GradientDescentLearningRule | None, progress: dict[str, Any]
+    path: str | Path, model: Model, learning_rule: GradientDescentLearningRule | None, progress: dict[str, Any]
 ) -> None:
     """Write model, learning rule (None: without) and `progress` (JSON values) to `path`, whole or not at all."""
     arrays = {name: np.asarray(to_cpu(array), order="C") for name, array in _arrays(model, learning_rule).items()}
-    content = {**progress, "sha256": _digest(arrays)}
+    content: dict[str, Any] = {
+        "progress": progress,
+        "streams": {name: _stream_state(rng) for name, rng in _streams(model).items()},
+    }
     if learning_rule is not None:
         content["step_count"] = learning_rule.step_count
-    write_atomic(path, save(arrays, {"progress": json.dumps(content, sort_keys=True)}))
+    content["sha256"] = _digest(arrays, content)
+    try:
+        data = save(arrays, {"content": json.dumps(content, sort_keys=True)})
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} cannot hold these arrays: {error}") from error
+    write_atomic(Path(path), data)
 
 
 def load_checkpoint(
-    path: Path, model: Model, learning_rule: GradientDescentLearningRule | None = None
+    path: str | Path, model: Model, learning_rule: GradientDescentLearningRule | None = None
 ) -> dict[str, Any]:
     """Copy a checkpoint into a model and a learning rule (both built as when it was saved); return its progress.
 
     Without a rule, only the model is restored. Nothing is changed unless the file holds just the arrays that are
     wanted, each with its shape and dtype. Raises CheckpointError where not, and where the file is damaged.
     """
-    stored, progress = _read(path)
-    step_count = progress.pop("step_count", None)
+    stored, content = _read(path)
+    step_count, streams = content.get("step_count"), _streams(model)
     if learning_rule is None:
         stored = {name: array for name, array in stored.items() if name.startswith("model/")}
-    elif step_count is None:
+    elif not isinstance(step_count, int):
         raise CheckpointError(f"{path} holds a model without a learning rule's state")
     arrays = _arrays(model, learning_rule)
     for name in (*arrays, *(name for name in stored if name not in arrays)):
         wanted, found = (_describe(group.get(name)) for group in (arrays, stored))
         if wanted != found:
             raise CheckpointError(f"{path} holds {found} as {name}, expected {wanted}: it is of another model or rule")
+    if streams.keys() != content["streams"].keys():
+        raise CheckpointError(f"{path} holds random streams of {list(content['streams'])}, expected {list(streams)}")
     for name, array in arrays.items():
         array[...] = to_device(stored[name], device_of(array))
+    for name, rng in streams.items():
+        _set_stream_state(rng, content["streams"][name])
     if learning_rule is not None:
-        learning_rule.step_count = step_count
+        learning_rule.step_count = content["step_count"]
+    progress: dict[str, Any] = content["progress"]
     return progress
 
 
-def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays of a file and its progress."""
+def _read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays of a file and the rest of its content."""
     try:
-        with safe_open(path, framework="numpy") as content:
-            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
-            progress: dict[str, Any] = json.loads((content.metadata() or {})["progress"])
-        intact = progress.pop("sha256") == _digest(arrays)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            content: dict[str, Any] = json.loads((file.metadata() or {})["content"])
+        intact = content.pop("sha256") == _digest(arrays, content)
+    except Exception as error:  # a damaged or foreign file can fail in any way
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if not intact:
         raise CheckpointError(f"{path} is damaged: its numbers do not have the SHA-256 that was saved with them")
-    return arrays, progress
+    return arrays, content
 
 
-def _digest(arrays: dict[str, Array]) -> str:
-    digest = hashlib.sha256()
+def _digest(arrays: dict[str, Array], content: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {_describe(arrays[name])} ".encode())
         digest.update(arrays[name].tobytes())
@@ -90,7 +106,27 @@ def _describe(array: Array | None) -> str:
 def _arrays(model: Model, learning_rule: GradientDescentLearningRule | None) -> dict[str, Array]:
     arrays = {f"model/{name}": array for name, array in model.named_arrays().items()}
     if learning_rule is not None:
+        learning_rule.check_owns(model.params)
         for state in learning_rule.state_names:
             for (layer, key, _), array in zip(model.param_keys(), getattr(learning_rule, state), strict=True):
                 arrays[f"rule/{state}/{layer}.{key}"] = array
     return arrays
+
+
+def _streams(model: Model) -> dict[str, Rng]:
+    """Return the random streams that layers draw from, by the layers' names."""
+    layers = [(name, layer) for name, layer in model.named_layers() if isinstance(layer, StochasticLayer)]
+    return {name: layer.rng for name, layer in layers if layer.rng is not None}
+
+
+def _stream_state(rng: Rng) -> Any:
+    """Return the state of a random stream as JSON values."""
+    state = rng.get_state(legacy=False) if isinstance(rng, np.random.RandomState) else rng.bit_generator.state
+    return json.loads(json.dumps(state, default=lambda value: value.tolist()))
+
+
+def _set_stream_state(rng: Rng, state: Any) -> None:
+    if isinstance(rng, np.random.RandomState):
+        rng.set_state(state)
+    else:
+        rng.bit_generator.state = state

@@ -12,6 +12,10 @@ Expected = Sequence[int | str | None]
 """An expected shape: a number is that length, a letter any length, ``"..."`` any further axes."""
 
 
+_ODD = (np.matrix, np.ma.MaskedArray)
+"""Subclasses of arrays that compute otherwise."""
+
+
 class ShapeError(ValueError):
     """An array has another shape than the operation can take."""
 
@@ -33,12 +37,20 @@ def _text(shape: Sequence[object]) -> str:
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
-def check_array(what: str, x: object, like: object = None) -> None:
-    """Raise DTypeError unless `x` is an array of numbers, DeviceMixError unless it lies where `like` lies."""
-    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+def check_array(what: str, x: object, like: object = None, integers: bool = False) -> None:
+    """Raise DTypeError unless `x` is an array of numbers, DeviceMixError unless it lies where `like` lies.
+
+    Numbers are floats, complex numbers and, as in the coursework, int64. Shorter and unsigned integers would overflow
+    without a word and are refused, but where `integers` says that they are labels or pixels.
+    """
+    plain = isinstance(getattr(x, "dtype", None), np.dtype) and hasattr(x, "shape") and not isinstance(x, _ODD)
+    if not plain or isinstance(x, np.generic):
         raise DTypeError(f"{what} is a {type(x).__name__}, expected a NumPy or CuPy array: use np.asarray(...)")
-    if x.dtype.kind not in "fciu":
-        raise DTypeError(f"{what} has dtype {x.dtype}, expected numbers (float32, float64, complex128, ...)")
+    dtype: np.dtype[Any] = x.dtype  # type: ignore[attr-defined]
+    if dtype.kind not in "fc" and dtype != np.int64 and not (integers and dtype.kind in "iu"):
+        raise DTypeError(
+            f"{what} has dtype {dtype}, expected numbers (float32, float64, complex128, ...): use x.astype(...)"
+        )
     if like is not None and device_of(x) != device_of(like):
         raise DeviceMixError(
             f"{what} lies on the {device_of(x)}, the parameters lie on the {device_of(like)}: "
@@ -46,13 +58,13 @@ def check_array(what: str, x: object, like: object = None) -> None:
         )
 
 
-def check_shape(what: str, x: object, expected: Expected, like: object = None) -> None:
+def check_shape(what: str, x: object, expected: Expected, like: object = None, integers: bool = False) -> None:
     """Raise unless `x` is an array of numbers of the `expected` shape, on the device of `like` if given.
 
     ``check_shape("AffineLayer.fprop: inputs", x, ("N", 3))`` says, for a wrong `x`: ``AffineLayer.fprop: inputs has
     shape (5, 4), expected (N, 3): axis 1 is 4, not 3``. Raises ShapeError, DTypeError or DeviceMixError.
     """
-    check_array(what, x, like)
+    check_array(what, x, like, integers)
     shape: tuple[int, ...] = x.shape  # type: ignore[attr-defined]
     fixed = tuple(e for e in expected if e != "...")
     text = f"{what} has shape {_text(shape)}, expected {_text(expected)}"
@@ -67,6 +79,7 @@ def check_shape(what: str, x: object, expected: Expected, like: object = None) -
 
 def check_same_shape(what: str, x: object, other: Array) -> None:
     """Raise unless `x` is an array of numbers with the shape, and on the device, of `other`."""
+    check_array(f"{what}: what it belongs to", other)
     check_shape(what, x, other.shape, like=other)
 
 

@@ -112,7 +112,7 @@ def _check_classes(who: str, outputs: Array, targets: Array) -> None:
     if getattr(targets, "ndim", 2) != 1:
         check_same_shape(f"{who}: targets", targets, outputs)
         return
-    check_shape(f"{who}: targets", targets, (len(outputs),), like=outputs)
+    check_shape(f"{who}: targets", targets, (len(outputs),), like=outputs, integers=True)
     if targets.dtype.kind not in "iu":
         raise DTypeError(f"{who}: targets has dtype {targets.dtype}, expected whole-number labels or one-hot rows")
     low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[1]
@@ -132,5 +132,4 @@ def _rows(targets: Array, outputs: Array) -> Array:
     if targets.ndim == 2:
         return targets
     xp = array_module(outputs)
-    classes = xp.arange(outputs.shape[1], dtype=targets.dtype)
-    return (targets[:, None] == classes).astype(outputs.real.dtype)
+    return (targets[:, None] == xp.arange(outputs.shape[1])).astype(outputs.real.dtype)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from mlp.backend import Array, array_module
-from mlp.checks import ShapeError, check_number, check_same_shape
+from mlp.checks import DTypeError, ShapeError, check_array, check_number, check_same_shape
 
 
 class GradientDescentLearningRule:
@@ -20,12 +20,16 @@ class GradientDescentLearningRule:
     def __init__(self, learning_rate: float = 1e-3) -> None:
         name = f"{type(self).__name__}: learning_rate"
         self.learning_rate = check_number(name, learning_rate, 0.0, low_open=True)
-        self.params: list[Array] = []
-        self.step_count = 0
+        self.initialise([])
 
     def initialise(self, params: Iterable[Array]) -> None:
         """Take over the parameters (a list of arrays, or one array along its first axis); state starts at zero."""
-        self.params = list(params)
+        along = hasattr(params, "ndim")
+        self.params = [params[i, ...] for i in range(len(params))] if along else list(params)  # type: ignore[arg-type,index]
+        for i, param in enumerate(self.params):
+            check_array(f"{type(self).__name__}.initialise: parameter {i}", param)
+            if param.dtype.kind not in "fc":
+                raise DTypeError(f"{type(self).__name__}.initialise: parameter {i} has dtype {param.dtype}, not float")
         for name in self.state_names:
             setattr(self, name, [array_module(param).zeros_like(param) for param in self.params])
         self.step_count = 0
@@ -36,6 +40,14 @@ class GradientDescentLearningRule:
             for array in getattr(self, name):
                 array[...] = 0
         self.step_count = 0
+
+    def check_owns(self, params: Sequence[Array]) -> None:
+        """Raise ValueError unless these are the very arrays that the rule was initialised with."""
+        if len(params) != len(self.params) or any(a is not b for a, b in zip(params, self.params, strict=True)):
+            raise ValueError(
+                f"{type(self).__name__} was initialised with other parameters than the model's (a copy's, by astype or "
+                f"to_device?): call initialise(model.params)"
+            )
 
     def update_params(self, grads_wrt_params: Sequence[Array]) -> None:
         """Change every parameter in place, by its gradient (same order, same shapes)."""

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from mlp.backend import Array, to_cpu, to_device
+from mlp.checks import check_shape
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
 
@@ -42,6 +43,7 @@ class Scores(NamedTuple):
 
     def with_batch(self, loss: float, outputs: Array, labels: Array) -> "Scores":
         """Return the scores with one more batch, whose mean loss is `loss`."""
+        check_shape("Scores.with_batch: labels", labels, (len(outputs),), like=outputs, integers=True)
         hits = int((outputs.argmax(axis=1) == labels).sum())
         return Scores(self.loss_sum + loss * len(labels), self.correct + hits, self.images + len(labels))
 
@@ -68,6 +70,7 @@ def train_step(
     model: Model, error: Error, learning_rule: GradientDescentLearningRule, inputs: Array, targets: Array
 ) -> Step:
     """Run one batch forward and backward and let the learning rule change the parameters."""
+    learning_rule.check_owns(model.params)
     activations = model.fprop(inputs)
     outputs = activations[-1]
     grads = model.grads_wrt_params(activations, error.grad(outputs, targets))
@@ -82,15 +85,17 @@ def evaluate(model: Model, error: Error, batches: Batches, device: str = "cpu") 
         inputs, targets = to_device(batch, device), to_device(labels, device)
         outputs = model.fprop(inputs, evaluation=True)[-1]
         scores = scores.with_batch(float(error(outputs, targets)), outputs, targets)
+    if not scores.images:
+        raise ValueError("evaluate: there was no batch")
     return scores
 
 
 class Optimiser:
     """Trains a model on a data provider, as in the coursework.
 
-    `data_monitors` maps names to functions (outputs, targets) -> number, reported beside the error, as means over
-    batches. `schedulers` are applied at the start of each epoch, counted from 0. With `notebook` the progress bars
-    are a notebook's.
+    `data_monitors` maps names to functions (outputs, targets) -> number, means over a batch, reported beside the error
+    as means over the examples. `schedulers` are applied at the start of each epoch, counted from 0. Progress bars are
+    shown in a terminal, and, with `notebook`, wherever else the training runs.
     """
 
     def __init__(
@@ -108,6 +113,8 @@ class Optimiser:
         self.model, self.error, self.learning_rule = model, error, learning_rule
         self.learning_rule.initialise(model.params)
         self.train_dataset, self.valid_dataset = train_dataset, valid_dataset
+        if "error" in (data_monitors or {}):
+            raise ValueError("Optimiser: data_monitors holds 'error', which is the name of the error itself")
         self.data_monitors: OrderedDict[str, Monitor] = OrderedDict([("error", error)])
         self.data_monitors.update(data_monitors or {})
         self.notebook = notebook
@@ -121,17 +128,17 @@ class Optimiser:
             batches.set_postfix(error=f"{loss:.2e}")
 
     def eval_monitors(self, dataset: Any, label: str) -> "OrderedDict[str, float]":
-        """Return every monitor's mean over the batches of a provider, its name followed by `label`."""
+        """Return every monitor's mean over the examples of a provider, its name followed by `label`."""
         sums = dict.fromkeys(self.data_monitors, 0.0)
-        num_batches = 0
+        count = 0
         for inputs, targets in dataset:
             outputs = self.model.fprop(inputs, evaluation=not self.use_stochastic_eval)[-1]
             for name, monitor in self.data_monitors.items():
-                sums[name] += float(to_cpu(monitor(outputs, targets)))
-            num_batches += 1
-        if not num_batches:
+                sums[name] += len(outputs) * float(to_cpu(monitor(outputs, targets)))
+            count += len(outputs)
+        if not count:
             raise ValueError(f"Optimiser: the provider{label} gave no batch: is batch_size larger than its data?")
-        return OrderedDict((name + label, total / num_batches) for name, total in sums.items())
+        return OrderedDict((name + label, total / count) for name, total in sums.items())
 
     def get_epoch_stats(self) -> "OrderedDict[str, float]":
         """Return the monitors on the training data and, if there is any, on the validation data."""

@@ -42,7 +42,9 @@ def training_curves(metrics: Sequence[EpochMetrics], title: str) -> Figure:
         axes.plot(epochs, valid, color=VALID, marker=marker, markersize=3.5, label="validation")
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(epochs) == 1:
+            axes.set_xticks(epochs)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
@@ -69,8 +71,8 @@ def gradient_flow(rows: Sequence[LayerGradient], title: str) -> Figure:
     if any(row.mean_abs_gradient > 0 for row in rows):
         logarithmic.set_yscale("log")
     logarithmic.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
-    for axes in (linear, logarithmic):
-        axes.set_ylabel("mean |dE/dw|")
+    for axes, scale_name in ((linear, "linear"), (logarithmic, "logarithmic")):
+        axes.set_ylabel(f"mean |dE/dw| ({scale_name})")
         axes.grid(alpha=0.3)
     if len(epochs) > 1:
         _colour_bar(figure, scale, [linear, logarithmic])

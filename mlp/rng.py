@@ -40,16 +40,15 @@ def hash_bits(seed: int, name: str, epoch: int, samples: Array, draw: int) -> Ar
     """
     xp = array_module(samples)
     state = xp.zeros(samples.shape, dtype=np.uint64)
-    before, after = (seed & _MASK, zlib.crc32(name.encode()), epoch), (draw,)
-    words = [xp.full(samples.shape, word, dtype=np.uint64) for word in (*before, *after)]
-    words.insert(len(before), samples.astype(np.uint64))
-    for word in words:
-        state = _mix(state * _GOLDEN ^ (word + _GOLDEN))
+    for word in (seed & _MASK, zlib.crc32(name.encode()), epoch, samples, draw):
+        words = xp.zeros(samples.shape, dtype=np.uint64)
+        words[...] = word
+        state = _mix(state * _GOLDEN ^ (words + _GOLDEN))
     return state
 
 
 def hash_integers(bits: Array, high: int) -> Array:
-    """Return whole numbers in [0, high) from random 64-bit words (from their upper 32 bits; high < 2**16)."""
+    """Return whole numbers in [0, high) from random 64-bit words (from their upper 32 bits; high <= 2**32)."""
     return ((bits >> np.uint64(32)) * np.uint64(high) >> np.uint64(32)).astype(np.int64)
 
 

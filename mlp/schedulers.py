@@ -9,13 +9,13 @@ from typing import Protocol
 from mlp.checks import check_number, check_positive_int
 
 
-class LearningRule(Protocol):
+class _LearningRule(Protocol):
     """What a learning-rate schedule sets."""
 
     learning_rate: float
 
 
-class MomentumLearningRule(Protocol):
+class _MomentumLearningRule(Protocol):
     """What a momentum schedule sets."""
 
     mom_coeff: float
@@ -28,7 +28,7 @@ class LearningRateScheduler:
         """Return the learning rate of this epoch."""
         raise NotImplementedError(f"{type(self).__name__} has no learning_rate_at")
 
-    def update_learning_rule(self, learning_rule: LearningRule, epoch_number: int) -> float:
+    def update_learning_rule(self, learning_rule: _LearningRule, epoch_number: int) -> float:
         """Set the rule's learning rate for this epoch, and return it."""
         epoch = check_positive_int(f"{type(self).__name__}: epoch_number", epoch_number, minimum=0)
         learning_rule.learning_rate = self.learning_rate_at(epoch)
@@ -56,7 +56,8 @@ class CosineAnnealing(LearningRateScheduler):
 
     def __init__(self, min_learning_rate: float, max_learning_rate: float, total_epochs: int) -> None:
         self.min_learning_rate = check_number("CosineAnnealing: min_learning_rate", min_learning_rate, 0.0)
-        self.max_learning_rate = check_number("CosineAnnealing: max_learning_rate", max_learning_rate, 0.0)
+        name = "CosineAnnealing: max_learning_rate"
+        self.max_learning_rate = check_number(name, max_learning_rate, self.min_learning_rate)
         self.total_epochs = check_positive_int("CosineAnnealing: total_epochs", total_epochs)
 
     def learning_rate_at(self, epoch_number: int) -> float:
@@ -84,9 +85,9 @@ class CosineAnnealingWithWarmRestarts(LearningRateScheduler):
     ) -> None:
         who = "CosineAnnealingWithWarmRestarts"
         self.min_learning_rate = check_number(f"{who}: min_learning_rate", min_learning_rate, 0.0)
-        self.max_learning_rate = check_number(f"{who}: max_learning_rate", max_learning_rate, 0.0)
+        self.max_learning_rate = check_number(f"{who}: max_learning_rate", max_learning_rate, self.min_learning_rate)
         name = f"{who}: total_iters_per_period"
-        self.total_epochs_per_period = check_number(name, total_iters_per_period, 0.0, low_open=True)
+        self.total_epochs_per_period = check_number(name, total_iters_per_period, 1.0)
         discount, expansion = max_learning_rate_discount_factor, period_iteration_expansion_factor
         self.max_learning_rate_discount_factor = check_number(f"{who}: discount factor", discount, 0.0)
         self.period_iteration_expansion_factor = check_number(f"{who}: expansion factor", expansion, 1.0)
@@ -138,7 +139,8 @@ class ReciprocalMomentumCoefficientScheduler:
         self.epoch_offset = check_number(f"{who}: epoch_offset", epoch_offset, 1.0)
         self.growth_param = check_number(f"{who}: growth_param", growth_param, 0.0, self.epoch_offset)
 
-    def update_learning_rule(self, learning_rule: MomentumLearningRule, epoch_number: int) -> None:
+    def update_learning_rule(self, learning_rule: _MomentumLearningRule, epoch_number: int) -> None:
         """Set the rule's momentum coefficient for this epoch."""
-        fraction = self.growth_param / (epoch_number + self.epoch_offset)
+        epoch = check_positive_int("ReciprocalMomentumCoefficientScheduler: epoch_number", epoch_number, minimum=0)
+        fraction = self.growth_param / (epoch + self.epoch_offset)
         learning_rule.mom_coeff = self.max_mom_coeff * (1.0 - fraction)

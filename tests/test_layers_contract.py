@@ -145,8 +145,12 @@ def test_a_stale_backward_pass_is_refused_where_there_is_memory(case):
     remembers = layer._memory is not None
     other = inputs.copy()
     if remembers:
-        with pytest.raises(StaleStateError, match="other inputs than the last fprop"):
+        with pytest.raises(StaleStateError, match="other arrays than those of the last fprop"):
             layer.bprop(other, outputs, np.ones_like(outputs))
+        again = forward(layer, inputs, False)
+        with pytest.raises(StaleStateError, match="other arrays than those of the last fprop"):
+            layer.bprop(inputs, outputs, np.ones_like(outputs))
+        assert layer.bprop(inputs, again, np.ones_like(outputs)).shape == inputs.shape
     else:
         np.testing.assert_array_equal(
             layer.bprop(other, outputs, np.ones_like(outputs)), layer.bprop(inputs, outputs, np.ones_like(outputs))

@@ -99,7 +99,8 @@ def test_reset_starts_anew_in_place(rule, update):
     rule.reset()
     assert rule.step_count == 0
     assert all((array == 0).all() for array in states)
-    assert [array for name in rule.state_names for array in getattr(rule, name)] == states or states
+    after = [array for name in rule.state_names for array in getattr(rule, name)]
+    assert all(one is other for one, other in zip(after, states, strict=True))
     np.testing.assert_array_equal(run(rule), first)
 
 

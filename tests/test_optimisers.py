@@ -128,8 +128,9 @@ def test_evaluation_changes_nothing_and_uses_running_statistics():
     assert same(model.named_arrays().values(), before)
 
 
-def test_evaluation_of_nothing_has_no_images():
-    assert evaluate(network(), ERROR, []) == Scores()
+def test_evaluation_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="there was no batch"):
+        evaluate(network(), ERROR, [])
 
 
 # --- the Optimiser

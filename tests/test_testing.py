@@ -14,9 +14,9 @@ both_methods = pytest.mark.parametrize("method", ["complex step", "central diffe
 
 
 class NoVarianceTerm(layers.BatchNormalizationLayer):
-    def backprop(self, inputs, outputs, grads_wrt_outputs, need_inputs=True):
-        grads, params = super().backprop(inputs, outputs, grads_wrt_outputs)
-        xhat = (outputs - self.beta) / self.gamma
+    def _backprop(self, inputs, outputs, grads_wrt_outputs):
+        grads, params = super()._backprop(inputs, outputs, grads_wrt_outputs)
+        xhat = (inputs - inputs.mean(axis=0)) / np.sqrt(inputs.var(axis=0) + self.epsilon)
         std = np.sqrt(inputs.var(axis=0) + self.epsilon)
         return grads + self.gamma / std * xhat * (grads_wrt_outputs * xhat).mean(axis=0), params
 
@@ -33,9 +33,9 @@ class DiagonalSoftmax(layers.SoftmaxLayer):
 
 
 class ForgetfulResidual(layers.ResidualLayer):
-    def backprop(self, inputs, outputs, grads_wrt_outputs, need_inputs=True):
-        grads, params = super().backprop(inputs, outputs, grads_wrt_outputs, need_inputs)
-        return grads - grads_wrt_outputs, params
+    def _backprop(self, inputs, outputs, grads_wrt_outputs, need_inputs=True):
+        grads, params = super()._backprop(inputs, outputs, grads_wrt_outputs, need_inputs)
+        return None if grads is None else grads - grads_wrt_outputs, params
 
 
 class LostBorder(layers.Convolution2DLayer):
@@ -50,6 +50,37 @@ class LostBorder(layers.Convolution2DLayer):
 
 def _leaky():
     return [layers.AffineLayer(3, 3), layers.LeakyReluLayer()]
+
+
+class SummedOverTheBatch(layers.TanhLayer):
+    def bprop(self, inputs, outputs, grads_wrt_outputs):
+        return super().bprop(inputs, outputs, grads_wrt_outputs).sum(axis=0, keepdims=True)
+
+
+class NotANumber(layers.AffineLayer):
+    def grads_wrt_params(self, inputs, grads_wrt_outputs):
+        weights, biases = super().grads_wrt_params(inputs, grads_wrt_outputs)
+        return [weights, biases * np.nan]
+
+
+class TwoTongues(layers.AffineLayer):
+    def backprop(self, inputs, outputs, grads_wrt_outputs, need_inputs=True):
+        return grads_wrt_outputs @ self.weights, super().grads_wrt_params(inputs, grads_wrt_outputs)
+
+    def grads_wrt_params(self, inputs, grads_wrt_outputs):
+        return [3 * grad for grad in super().grads_wrt_params(inputs, grads_wrt_outputs)]
+
+
+class InPlace(layers.LeakyReluLayer):
+    def fprop(self, inputs):
+        inputs[inputs < 0] *= self.alpha
+        return inputs
+
+
+class NoWeights(layers.Convolution2DLayer):
+    def backprop(self, inputs, outputs, grads_wrt_outputs, need_inputs=True):
+        grads, (kernels, *rest) = super().backprop(inputs, outputs, grads_wrt_outputs, need_inputs)
+        return grads, [0 * kernels, *rest]
 
 
 WRONG = {
@@ -75,6 +106,44 @@ def test_wrong_layers_are_found_and_the_array_named(array, layer, inputs, method
     wrong = [line for line in str(caught.value).splitlines()[1:] if "WRONG" in line]
     assert wrong
     assert all(array in line for line in wrong)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (SummedOverTheBatch(), r"inputs: \(1, 3\), not \(4, 3\)"),
+        (NotANumber(3, 2), r"biases .* error nan  WRONG"),
+        (TwoTongues(3, 2), "backprop gives other gradients"),
+        (InPlace(), "changed the inputs"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_other_mistakes_are_found_too(layer, message):
+    before = X.copy()
+    with pytest.raises(GradientError, match=message):
+        check_gradients(layer, X)
+    np.testing.assert_array_equal(X, before)
+
+
+def test_a_lost_gradient_is_found_however_much_it_had_vanished():
+    model = vgg(5, num_filters=4, num_classes=5, rng=np.random.RandomState(2))
+    conv = model.layers[3]
+    conv.__class__ = NoWeights
+    with pytest.raises(GradientError) as caught:
+        check_gradients(model, IMAGES, CrossEntropySoftmaxError(), np.array([4, 0, 2]), directions=1)
+    wrong = [line.split()[0] for line in str(caught.value).splitlines() if "  WRONG" in line]
+    assert wrong == ["block_0_0_conv_0.kernels"]
+
+
+def test_a_gradient_that_is_zero_is_said_to_be():
+    model = MultipleLayerModel([layers.AffineLayer(3, 3), layers.BatchNormalizationLayer(3)])
+    report = check_gradients(model, X)
+    assert [array.name for array in report.arrays if not array.resolved] == ["AffineLayer_0.biases"]
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="method is 'cs', expected one of 'complex step', 'central differences'"):
+        check_gradients(layers.TanhLayer(), X, method="cs")
 
 
 @both_methods

@@ -13,8 +13,8 @@ def crop_and_flip(pixels: Array, samples: Array, seed: int, epoch: int, padding:
     Every one of the (2 padding + 1)^2 crops is equally likely, and a flip has probability 1/2. The draws are a hash
     of (seed, epoch, sample), with `samples` (N,) the images' numbers in their set: they depend on nothing else.
     """
-    check_shape("crop_and_flip: pixels", pixels, ("N", "H", "W", "C"))
-    check_shape("crop_and_flip: samples", samples, (len(pixels),), like=pixels)
+    check_shape("crop_and_flip: pixels", pixels, ("N", "H", "W", "C"), integers=True)
+    check_shape("crop_and_flip: samples", samples, (len(pixels),), like=pixels, integers=True)
     xp = array_module(pixels)
     n, height, width, channels = pixels.shape
     tops, lefts = (_draw(samples, seed, epoch, draw, 2 * padding + 1) for draw in (0, 1))

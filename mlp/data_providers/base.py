@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from mlp.backend import Array
-from mlp.checks import ShapeError, check_array, check_positive_int
+from mlp.checks import DTypeError, ShapeError, check_array, check_positive_int, check_shape
 from mlp.rng import Rng, default_rng
 
 
@@ -40,8 +40,8 @@ class DataProvider:
         smooth_labels: bool = False,
     ) -> None:
         who = type(self).__name__
-        check_array(f"{who}: inputs", inputs)
-        check_array(f"{who}: targets", targets)
+        check_shape(f"{who}: inputs", inputs, ("N", "..."), integers=True)
+        check_shape(f"{who}: targets", targets, ("N", "..."), integers=True)
         if len(inputs) != len(targets):
             raise ShapeError(f"{who}: {len(inputs)} inputs and {len(targets)} targets, expected as many of both")
         self.inputs, self.targets = inputs, targets
@@ -70,7 +70,7 @@ class DataProvider:
 
     @max_num_batches.setter
     def max_num_batches(self, value: int) -> None:
-        if value == 0 or value < -1:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value == 0 or value < -1:
             raise ValueError(f"{type(self).__name__}: max_num_batches is {value}, expected -1 or a number >= 1")
         self._max_num_batches = value
         self._update_num_batches()
@@ -126,6 +126,10 @@ class OneOfKDataProvider(DataProvider):
 
     def to_one_of_k(self, int_targets: Array) -> Array:
         """Return labels (N,) as one-hot rows (N, num_classes), float64."""
+        check_array(f"{type(self).__name__}: labels", int_targets, integers=True)
+        if int_targets.dtype.kind not in "iu" or int_targets.ndim != 1:
+            found = f"{int_targets.dtype} {int_targets.shape}"
+            raise DTypeError(f"{type(self).__name__}: labels are {found}, expected whole numbers (N,)")
         if len(int_targets) and not 0 <= int_targets.min() <= int_targets.max() < self.num_classes:
             raise ShapeError(f"{type(self).__name__}: labels outside 0..{self.num_classes - 1}")
         one_hot = np.zeros((len(int_targets), self.num_classes))

@@ -97,8 +97,8 @@ def load_cifar(
 ) -> ImageData:
     """Return ``"cifar100"`` (fine labels) or ``"cifar10"``, with a twentieth of the training images to validate.
 
-    Looked for in `search_folders(data_dir)`, then downloaded. Images are (N, 32, 32, 3). Mean and deviation are the
-    report's. Raises DataMissingError or DataDamagedError.
+    Looked for in `search_folders(data_dir)`, then, with `download`, fetched. Images are (N, 32, 32, 3). Mean and
+    standard deviation are the report's. Raises DataMissingError or DataDamagedError.
     """
     form, place = find_cifar(dataset, data_dir) or (None, None)
     if form is None or place is None:

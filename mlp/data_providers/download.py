@@ -63,7 +63,8 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
     """Download a file into `folder` (default: the user cache), or take it from there; return its path.
 
     An interrupted download stays as NAME.part and is gone on with, also by a later call. The file appears under its
-    name only whole and with the right MD5. Raises DataMissingError where it cannot be had.
+    name only whole and with the right MD5; a wrong one is left as NAME.damaged. Raises DataMissingError where the file
+    cannot be had, DataDamagedError where it is wrong.
     """
     folder = folder or user_cache()
     target, part = folder / remote.name, folder / f"{remote.name}.part"
@@ -73,13 +74,12 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
 
     def resume(url: str, output: object, _: pooch.Pooch | None) -> None:
         _download(url, part, quiet)
+        _check_download(part, remote)
         part.replace(str(output))
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(remote.url, f"md5:{remote.md5}", remote.name, folder, downloader=_with_attempts(resume))
-    except ValueError as error:  # pooch's word for a wrong checksum
-        raise DataDamagedError(f"{remote.url} was downloaded and is not what was expected: {error}") from error
     except (requests.RequestException, OSError) as error:
         kept = (
             f" {part.stat().st_size:,} bytes are kept in {part}; the same command goes on there."
@@ -88,6 +88,14 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
         )
         raise DataMissingError(f"{remote.url} could not be downloaded ({error}).{kept}") from error
     return target
+
+
+def _check_download(part: Path, remote: RemoteFile) -> None:
+    try:
+        check_file(part, remote)
+    except DataDamagedError as error:
+        damaged = part.replace(part.with_name(f"{remote.name}.damaged"))
+        raise DataDamagedError(f"{remote.url} gave a wrong file, which was left in {damaged}: {error}") from error
 
 
 def _with_attempts(download: Callable[..., None]) -> Callable[..., None]:

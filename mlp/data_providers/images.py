@@ -76,15 +76,18 @@ class ImageDataProvider:
         shuffle_order: bool = False,
         augment: bool = False,
     ) -> None:
-        check_shape("ImageDataProvider: pixels", images.pixels, ("N", "H", "W", len(mean)))
-        check_shape("ImageDataProvider: labels", images.labels, (len(images.pixels),))
+        check_shape("ImageDataProvider: pixels", images.pixels, ("N", "H", "W", len(mean)), integers=True)
+        check_shape("ImageDataProvider: labels", images.labels, (len(images.pixels),), integers=True)
+        check_shape("ImageDataProvider: std", np.asarray(std), (len(mean),))
+        if images.pixels.dtype != np.uint8 or images.labels.dtype.kind not in "iu" or min(std) <= 0:
+            raise ValueError("ImageDataProvider: expected pixels of uint8, integer labels, and a std above 0")
         self.images = images
         self.batch_size = check_positive_int("ImageDataProvider: batch_size", batch_size)
         self.seed, self.shuffle_order, self.augment = seed, shuffle_order, augment
         self.scale = (1.0 / (255.0 * np.array(std))).astype(np.float32)
         self.shift = (np.array(mean) / np.array(std)).astype(np.float32)
         self.epoch = 0
-        self._order: tuple[int, Array] = (-1, np.arange(0))
+        self._order: tuple[int | None, Array] = (None, np.arange(0))
 
     @property
     def num_batches(self) -> int:
@@ -101,6 +104,8 @@ class ImageDataProvider:
 
     def batch(self, epoch: int, index: int) -> tuple[Array, Array]:
         """Return batch number `index` of this epoch."""
+        if not 0 <= index < self.num_batches:
+            raise IndexError(f"ImageDataProvider.batch: index is {index}, expected 0..{self.num_batches - 1}")
         chosen = self.order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
         pixels = self.images.pixels[chosen]
         if self.augment:
@@ -122,6 +127,8 @@ def split(images: ImageSet, num_train: int, stratified: bool = False) -> tuple[I
     divided in the same proportion instead.
     """
     rng, count = np.random.RandomState(0), len(images.labels)
+    if check_positive_int("split: num_train", num_train) >= count:
+        raise ValueError(f"split: num_train is {num_train}, expected less than the {count} images there are")
     if stratified:
         ranks = np.empty(count)
         for label in np.unique(images.labels):

@@ -120,4 +120,4 @@ def _fetch_idx(name: str, data_dir: str | Path | None) -> Path:
         raise DataMissingError(
             f"MNIST was not found: no mnist-SET.npz and no {name} in {looked}. {error} Put the coursework's npz "
             f"files or {', '.join(IDX_FILES)} into one of these folders."
-        ) from error
+        ) from None

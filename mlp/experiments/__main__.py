@@ -11,7 +11,7 @@ from mlp.backend import DeviceError
 from mlp.checkpoints import CheckpointError
 from mlp.data_providers import DataError
 from mlp.experiments import commands
-from mlp.experiments.configs import EXPERIMENTS
+from mlp.experiments.configs import EXPERIMENTS, ExperimentError
 from mlp.files import FolderInUseError
 from mlp.kernels import SettingError
 from mlp.records import RecordError
@@ -28,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 3
-    except (RecordError, CheckpointError, FolderInUseError, DeviceError, SettingError) as error:
+    except (RecordError, CheckpointError, FolderInUseError, DeviceError, SettingError, ExperimentError) as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mlp.experiments: stopped at once; the last checkpoint stands", file=sys.stderr)
+        print("mlp.experiments: stopped at once", file=sys.stderr)
         return commands.INTERRUPTED
 
 

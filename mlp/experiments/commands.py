@@ -1,17 +1,14 @@
 """What the commands of ``python -m mlp.experiments`` do."""
 
 import argparse
-import platform
 import shlex
 import sys
 from dataclasses import fields, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from mlp import __version__
-from mlp.backend import select_device, usable_gpu
+from mlp.backend import select_device
 from mlp.data_providers import (
+    DataMissingError,
     ImageData,
     find_cifar,
     load_cifar,
@@ -21,11 +18,11 @@ from mlp.data_providers import (
 )
 from mlp.data_providers.cifar import FORMS
 from mlp.experiments.configs import EXPERIMENTS, Experiment
+from mlp.experiments.environment import record_environment
 from mlp.experiments.interrupt import Interrupted
 from mlp.experiments.report import table
 from mlp.experiments.runner import Runner
 from mlp.files import FolderLock
-from mlp.kernels import num_threads
 from mlp.models import summary
 from mlp.plots import plot_run
 from mlp.records import RecordError, RunFolder
@@ -47,6 +44,8 @@ def load_data(experiment: Experiment, data_dir: str | None, quiet: bool, downloa
 
 def run(args: argparse.Namespace) -> int:
     """Run or resume an experiment."""
+    if args.data_dir and not Path(args.data_dir).expanduser().is_dir():
+        raise DataMissingError(f"--data-dir {args.data_dir} is no folder: name one that is, or make it")
     device = select_device(args.device)
     given = {f.name: value for f in fields(Experiment) if (value := getattr(args, f.name, None)) is not None}
     folder = None if args.resume is None else RunFolder.open(Path(args.resume))
@@ -58,14 +57,12 @@ def run(args: argparse.Namespace) -> int:
     data = load_data(experiment, args.data_dir or (stored or {}).get("data_dir"), args.quiet)
     config = {
         "experiment": experiment.to_dict(),
-        "data_dir": args.data_dir,
+        "data_dir": args.data_dir and str(Path(args.data_dir).expanduser().absolute()),
         "data_sha256": data.fingerprint(),
     }
     if stored and stored.get("data_sha256") != config["data_sha256"]:
-        raise RecordError(
-            f"{args.resume} was trained on other data: SHA-256 {stored.get('data_sha256')}, and {data.source} has "
-            f"{config['data_sha256']}"
-        )
+        found = f"{data.source} has {config['data_sha256']}"
+        raise RecordError(f"{args.resume} was trained on other data: SHA-256 {stored.get('data_sha256')}, {found}")
     if folder is None:
         folder = RunFolder.create(Path(args.runs_dir), experiment.name)
         folder.write_json("config.json", config)
@@ -74,43 +71,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: str, args: argparse.Namespace) -> int:
-    runner = Runner(experiment, data, folder, device, args.quiet)
-    parameters = sum(param.size for param in runner.model.params)
-    folder.write_json("environment.json", _environment(device, parameters, data))
-    if not args.quiet:
-        print(f"{experiment.name}: {parameters:,} parameters, {len(data.train.labels):,} training images of "
-              f"{data.name} ({data.source}), on the {device}, into {folder.path}", flush=True)  # fmt: skip
+    """Run in a folder that is locked."""
     command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path), "--device", device]
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
     how_to_go_on = f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}"
+    runner = Runner(experiment, data, folder, device, args.quiet)
+    parameters = sum(param.size for param in runner.model.params)
+    record_environment(folder, {"device": device, "data": data.source}, parameters)
+    if not args.quiet:
+        where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {device}"
+        print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}", flush=True)
     try:
         runner.run(args.stop_after)
+        files = plot_run(folder)
     except Interrupted:
         print(how_to_go_on, file=sys.stderr)
         return INTERRUPTED
+    except KeyboardInterrupt:
+        print(how_to_go_on.replace("Stopped; everything", "stopped at once; the last checkpoint"), file=sys.stderr)
+        return INTERRUPTED
     if not folder.is_complete():
         print(how_to_go_on, file=sys.stderr)
-    files = plot_run(folder)
-    print(table([folder]))
-    if not args.quiet:
-        print("\nFigures:", *(str(file) for file in files if file.suffix == ".png"), sep="\n  ")
+    _print_results(folder, files, args.quiet)
     return 0
 
 
-def _environment(device: str, parameters: int, data: ImageData) -> dict[str, Any]:
-    packages = ("numpy", "safetensors", "matplotlib")
-    return {
-        "mlp": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "platform": platform.platform(),
-        "device": device,
-        "gpu": usable_gpu().reason if device == "gpu" else None,
-        "threads": num_threads(),
-        "data": data.source,
-        "parameters": parameters,
-    }
+def _print_results(folder: RunFolder, files: list[Path], quiet: bool) -> None:
+    print(table([folder]))
+    if not quiet:
+        print("\nFigures:", *(str(file) for file in files if file.suffix == ".png"), sep="\n  ")
 
 
 def list_experiments(_: argparse.Namespace) -> int:
@@ -137,12 +127,15 @@ def data(args: argparse.Namespace) -> int:
 
 
 def _where(args: argparse.Namespace) -> int:
-    print("Looked in, in this order:", *search_folders(args.data_dir), sep="\n  ")
     if args.dataset not in FORMS:
         print(f"{args.dataset} needs no file")
         return 0
+    places = [folder.absolute() for folder in search_folders(args.data_dir)]
+    print(f"{args.dataset} is looked for in:", *places, sep="\n  ")
+    names = [name for form in FORMS[args.dataset] for name in (form.archive.name, f"{form.folder}/")]
+    print(f"as {', '.join(names)}")
     found = find_cifar(args.dataset, args.data_dir)
-    print(f"{args.dataset}: {found[1] if found else 'not found'}")
+    print(f"{args.dataset}: {found[1].absolute() if found else 'not found'}")
     return 0 if found else 3
 
 

@@ -10,6 +10,10 @@ from mlp.records import RecordError, RunFolder
 from mlp.rng import stream
 
 
+class ExperimentError(ValueError):
+    """An experiment asks for what does not go together."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """All that decides the result of a run, and nothing else. The defaults are the report's."""
@@ -28,6 +32,14 @@ class Experiment:
     train_limit: int | None = None
     stratified: bool = False
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.learning_rate < self.min_learning_rate:
+            raise ExperimentError(
+                f"the learning rate {self.learning_rate:g} is below {self.min_learning_rate:g}, to which it is annealed"
+            )
+        if self.stratified and self.dataset not in ("cifar100", "cifar10"):
+            raise ExperimentError(f"the data set {self.dataset!r} has a fixed split, which cannot be stratified")
 
     def build_model(self, num_classes: int) -> MultipleLayerModel:
         """Return the network, its initial weights drawn from the stream "init" of the seed."""
@@ -48,9 +60,13 @@ class Experiment:
     @classmethod
     def of_run(cls, folder: RunFolder) -> "Experiment":
         """Return the experiment that a run's config.json holds; raise RecordError where it holds none."""
+        content = folder.read_field("config.json", "experiment")
+        if not isinstance(content, dict) or content.keys() != {f.name for f in fields(cls)}:
+            names = ", ".join(f.name for f in fields(cls))
+            raise RecordError(f"{folder.path / 'config.json'} describes {content}, expected an experiment: {names}")
         try:
-            return cls(**folder.read_field("config.json", "experiment"))
-        except TypeError as error:
+            return cls(**content)
+        except (TypeError, ValueError) as error:
             raise RecordError(f"{folder.path / 'config.json'} describes no experiment: {error}") from error
 
     def differences(self, other: "Experiment") -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mlp.backend import array_module, to_device
-from mlp.checkpoints import load_checkpoint, save_checkpoint
+from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from mlp.data_providers import ImageData, ImageDataProvider, ImageSet
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import Experiment
@@ -30,6 +30,9 @@ class Position:
     step: int = 0
     scores: Scores = field(default_factory=Scores)
     seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f", going on after epoch {self.epoch}, step {self.step}" if self.epoch or self.step else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the position as JSON values, but for the seconds, which are not part of the result."""
@@ -62,9 +65,15 @@ class Runner:
         self.schedule = CosineAnnealing(experiment.min_learning_rate, experiment.learning_rate, experiment.epochs)
         self.train_batches = self._batches(data.train, experiment.batch_size, training=True)
         self.position = Position()
+        self.saved_at = time.monotonic()
         if folder.last_checkpoint.exists():
             self.position = Position.from_dict(load_checkpoint(folder.last_checkpoint, self.model, self.rule))
-        self.saved_at = time.monotonic()
+        elif folder.metrics() or folder.is_complete():
+            raise CheckpointError(
+                f"{folder.last_checkpoint} is gone, and the run cannot go on without: start a new one"
+            )
+        else:
+            self._save()
 
     def run(self, stop_after: int | None = None) -> None:
         """Train to the last epoch, then test; or, to go on later, train to the end of epoch `stop_after` only.
@@ -80,8 +89,8 @@ class Runner:
                 self._end_epoch(last, progress)
                 if stop.requested and self.position.epoch < last_epoch:
                     raise Interrupted
-        if self.position.epoch == self.experiment.epochs and not self.folder.is_complete():
-            self._test()
+            if self.position.epoch == self.experiment.epochs and not self.folder.is_complete():
+                self._test()
 
     def _batches(self, images: ImageSet, batch_size: int, training: bool) -> ImageDataProvider:
         return ImageDataProvider(

@@ -64,6 +64,8 @@ class _Frame(NamedTuple):
         offset, spread, size = self.offset[axis], self.spread[axis], self.size(axis)
         first = max(0, -(offset // spread))
         last = min(length, -((offset - size) // spread))
+        if last <= first:
+            return slice(0, 0), slice(0, 0)
         return slice(offset + first * spread, offset + (last - 1) * spread + 1, spread), slice(first, last)
 
 

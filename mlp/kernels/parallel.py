@@ -1,7 +1,8 @@
 """Threads above a single-threaded BLAS: a batch is cut into parts, and each part stays in its core's cache.
 
-How a batch is cut depends on its size alone, never on the number of threads, and results come back in the order of
-the parts: so sums over parts are the same to the bit on one core and on sixty-four.
+How a batch is cut depends on its size alone, never on the number of threads, results come back in the order of the
+parts, and the BLAS computes every part on one thread: so a convolution's results are the same to the bit whatever the
+number of threads. (The limit on the BLAS holds for the whole process while a kernel runs.)
 """
 
 import os
@@ -37,14 +38,14 @@ def num_threads() -> int:
 def run_parts(work: Callable[[int, int], T], count: int, grain: int) -> list[T]:
     """Call ``work(start, stop)`` for consecutive parts of range(count) on threads; return the results in order.
 
-    Every part but the last is a multiple of `grain` long. While the threads run, BLAS runs single-threaded.
+    Every part but the last is a multiple of `grain` long.
     """
     grains = -(-count // grain)
     step = -(-grains // PARTS) * grain
     parts = [(start, min(start + step, count)) for start in range(0, count, step)]
-    if len(parts) == 1 or num_threads() == 1:
-        return [work(*part) for part in parts]
     with _single_threaded_blas():
+        if len(parts) == 1 or num_threads() == 1:
+            return [work(*part) for part in parts]
         futures = [_pool().submit(work, *part) for part in parts]
         return [future.result() for future in futures]
 

@@ -4,6 +4,8 @@ Where a function branches, it branches on the real part, so that every layer is 
 be checked by the complex step.
 """
 
+import numpy as np
+
 from mlp.backend import Array, array_module
 from mlp.checks import check_number, check_same_shape, check_shape
 from mlp.kernels import sigmoid
@@ -20,6 +22,7 @@ class SigmoidLayer(Layer):
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dy y (1 - y)."""
+        check_same_shape("SigmoidLayer.bprop: inputs", inputs, outputs)
         check_same_shape("SigmoidLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
         return grads_wrt_outputs * outputs * (1.0 - outputs)
 
@@ -34,6 +37,7 @@ class TanhLayer(Layer):
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dy (1 - y^2)."""
+        check_same_shape("TanhLayer.bprop: inputs", inputs, outputs)
         check_same_shape("TanhLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
         return (1.0 - outputs * outputs) * grads_wrt_outputs
 
@@ -48,6 +52,7 @@ class ReluLayer(Layer):
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dy where x > 0, else 0."""
+        check_same_shape("ReluLayer.bprop: inputs", inputs, outputs)
         check_same_shape("ReluLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
         return (outputs.real > 0) * grads_wrt_outputs
 
@@ -74,7 +79,7 @@ class LeakyReluLayer(Layer):
     def _slopes(self, inputs: Array) -> Array:
         """Return dy/dx: 1 where x > 0, else alpha."""
         xp = array_module(inputs)
-        dtype = inputs.real.dtype if inputs.dtype.kind in "fc" else None
+        dtype = inputs.real.dtype if inputs.dtype.kind in "fc" else np.float64
         slopes: Array = xp.multiply(inputs.real <= 0, self.alpha, dtype=dtype)
         slopes += inputs.real > 0
         return slopes

@@ -3,7 +3,7 @@
 from mlp.backend import Array
 from mlp.checks import check_positive_int, check_shape
 from mlp.initialisers import ConstantInit, Initialiser, UniformInit
-from mlp.layers.base import LayerWithParameters, Penalty, Shape
+from mlp.layers.base import LayerWithParameters, Penalty, Shape, initial
 
 
 class AffineLayer(LayerWithParameters):
@@ -26,8 +26,10 @@ class AffineLayer(LayerWithParameters):
     ) -> None:
         self.input_dim = check_positive_int("AffineLayer: input_dim", input_dim)
         self.output_dim = check_positive_int("AffineLayer: output_dim", output_dim)
-        self.weights = (weights_initialiser or _default_weights)((self.output_dim, self.input_dim))
-        self.biases = (biases_initialiser or ConstantInit(0.0))((self.output_dim,))
+        init = _default_weights if weights_initialiser is None else weights_initialiser
+        self.weights = initial("AffineLayer: weights", init, (self.output_dim, self.input_dim))
+        init = ConstantInit(0.0) if biases_initialiser is None else biases_initialiser
+        self.biases = initial("AffineLayer: biases", init, (self.output_dim,))
         self.weights_penalty = weights_penalty
         self.biases_penalty = biases_penalty
 
@@ -59,4 +61,4 @@ class AffineLayer(LayerWithParameters):
         return f"AffineLayer(input_dim={self.input_dim}, output_dim={self.output_dim})"
 
 
-_default_weights = UniformInit(-0.1, 0.1)
+_default_weights = UniformInit(-0.1, 0.1)  # shared by all layers without an initialiser, as in the coursework

@@ -20,6 +20,7 @@ from mlp.checks import ShapeError, StaleStateError, check_shape
 from mlp.rng import Rng, default_rng
 
 Shape = tuple[int, ...]
+M = TypeVar("M", bound=tuple[Any, ...])
 
 
 class Penalty(Protocol):
@@ -73,40 +74,33 @@ class Layer:
         return 0
 
     def astype(self, dtype: Any) -> Self:
-        """Return a copy of the layer whose parameters and state have this dtype."""
-        return self._converted(lambda array: array.astype(dtype))
+        """Return a copy of the layer whose parameters and state have this float or complex dtype."""
+        return layers_astype([self], dtype)[0]  # type: ignore[return-value]
 
     def to_device(self, device: str) -> Self:
         """Return a copy of the layer on ``"cpu"`` or ``"gpu"``."""
-        return self._converted(lambda array: to_device(array, device))
+        return layers_to_device([self], device)[0]  # type: ignore[return-value]
 
-    def remembered(self, inputs: Array, memory: type["M"]) -> "M":
-        """Return what `fprop` remembered of these inputs, a tuple `memory` whose first field is the inputs.
+    def remembered(self, memory: type[M], inputs: Array, outputs: Array | None = None) -> M:
+        """Return what the last `fprop` remembered: a tuple `memory` that starts with its inputs and its outputs.
 
-        Raises StaleStateError unless the last `fprop` saw these very inputs and remembered a `memory`.
+        Raises StaleStateError unless these are that call's very inputs and, where given, its very outputs. (What a
+        caller changed inside these arrays since then is not seen.)
         """
-        if not isinstance(self._memory, memory) or self._memory[0] is not inputs:
+        known: M = self._memory
+        stale = not isinstance(known, memory) or known[0] is not inputs
+        if stale or (outputs is not None and known[1] is not outputs):
             raise StaleStateError(
-                f"{self!r}: the backward pass was asked for with other inputs than the last fprop saw; call "
-                f"fprop(inputs) first, and pass that very array on, not a copy"
+                f"{self!r}: the backward pass was asked for with other arrays than those of the last fprop; call "
+                f"fprop(inputs) first, and pass on the very arrays that it took and returned, not copies"
             )
-        return self._memory
-
-    def _converted(self, convert: Callable[[Array], Array]) -> Self:
-        clone = copy.deepcopy(self)
-        for layer in walk(clone):
-            for name in layer.array_names():
-                setattr(layer, name, convert(getattr(layer, name)))
-        return clone
+        return known
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_memory"}
 
     def __repr__(self) -> str:
         return type(self).__name__
-
-
-M = TypeVar("M", bound=tuple[Any, ...])
 
 
 class LayerWithParameters(Layer):
@@ -125,8 +119,11 @@ class LayerWithParameters(Layer):
         return tuple(name for name in self.param_names if getattr(self, name) is not None)
 
     def array_names(self) -> tuple[str, ...]:
-        """Return the names of the layer's arrays: parameters, then state."""
-        return self.own_param_names() + self.state_names
+        """Return the names of the layer's arrays: parameters, then state. Raises TypeError where a name is missing."""
+        names = self.own_param_names()
+        if len(names) != len(self.params):
+            raise TypeError(f"{self!r} has {len(self.params)} params and names {len(names)}: set param_names = (...)")
+        return names + self.state_names
 
     @property
     def params(self) -> list[Array]:
@@ -138,8 +135,7 @@ class LayerWithParameters(Layer):
         names = self.own_param_names()
         if len(values) != len(names):
             raise ShapeError(f"{self!r}.params: {len(values)} arrays, expected {len(names)}: {', '.join(names)}")
-        for name, parameter, value in zip(names, self.params, values, strict=True):
-            assign(f"{type(self).__name__}.{name}", parameter, value)
+        assign([f"{type(self).__name__}.{name}" for name in names], self.params, values)
 
     def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
         """Return [dE/d parameter, ...] in the order of `params`, penalties included."""
@@ -171,6 +167,8 @@ class LayerWithParameters(Layer):
 class StochasticLayer(Layer):
     """A layer that does one thing in training (`stochastic` true) and another in evaluation."""
 
+    rng: Rng | None = None
+
     def __init__(self, rng: Rng | None = None) -> None:
         self.rng = default_rng(rng)
 
@@ -183,14 +181,45 @@ class StochasticLayerWithParameters(StochasticLayer, LayerWithParameters):
     """A layer with parameters that differs between training and evaluation."""
 
 
-def assign(what: str, parameter: Array, value: Any) -> None:
-    """Copy `value` into the array `parameter`; raise ShapeError or TypeError where it does not fit."""
-    check_shape(what, value, parameter.shape, like=parameter)
-    if not np.can_cast(value.dtype, parameter.dtype, casting="same_kind"):
+def assign(whats: Sequence[str], parameters: Sequence[Array], values: Sequence[Array]) -> None:
+    """Copy values into parameters; raise ShapeError or TypeError, before any is changed, where one does not fit."""
+    for what, parameter, value in zip(whats, parameters, values, strict=True):
+        check_shape(what, value, parameter.shape, like=parameter, integers=True)
+        if not np.can_cast(value.dtype, parameter.dtype, casting="same_kind"):
+            raise TypeError(f"{what} is {parameter.dtype} and cannot hold {value.dtype}: use layer.astype(...) first")
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter[...] = value
+
+
+def initial(what: str, initialiser: Any, shape: Shape) -> Array:
+    """Return a new float array of initial values; raise TypeError or ShapeError where the initialiser gives none."""
+    if not callable(initialiser):
         raise TypeError(
-            f"{what} is {parameter.dtype} and cannot hold {value.dtype}: use layer.astype({value.dtype.name!r}) first"
+            f"{what}: the initialiser is {initialiser!r}, expected a function of a shape: ConstantInit(...)?"
         )
-    parameter[...] = value
+    values = initialiser(shape)
+    check_shape(f"{what}: the initialiser's array", values, shape, integers=True)
+    return values.astype(np.result_type(values, np.float16) if values.dtype.kind in "fc" else np.float64)
+
+
+def layers_astype(layers: Sequence[Layer], dtype: Any) -> list[Layer]:
+    """Return copies of layers whose parameters and state have this dtype; what they share, the copies share."""
+    if np.dtype(dtype).kind not in "fc":
+        raise TypeError(f"astype: dtype is {dtype!r}, expected a float or complex dtype")
+    return _converted(layers, lambda array: array.astype(dtype))
+
+
+def layers_to_device(layers: Sequence[Layer], device: str) -> list[Layer]:
+    """Return copies of layers on ``"cpu"`` or ``"gpu"``; what they share, the copies share."""
+    return _converted(layers, lambda array: to_device(array, device))
+
+
+def _converted(layers: Sequence[Layer], convert: Callable[[Array], Array]) -> list[Layer]:
+    clones = copy.deepcopy(list(layers))
+    for leaf in (leaf for clone in clones for leaf in walk(clone)):
+        for name in leaf.array_names():
+            setattr(leaf, name, convert(getattr(leaf, name)))
+    return clones
 
 
 def forward(layer: Layer, inputs: Array, stochastic: bool) -> Array:

@@ -5,21 +5,21 @@ from typing import Any, NamedTuple
 
 from mlp.backend import Array
 from mlp.checks import ShapeError, check_same_shape
-from mlp.layers.base import Layer, LayerWithParameters, StochasticLayerWithParameters, forward
+from mlp.layers.base import Layer, LayerWithParameters, StochasticLayerWithParameters, assign, forward, walk
 
 
 class Activations(NamedTuple):
-    """What every layer of a chain put out."""
+    """What a chain took and gave, and what every layer of it put out."""
 
     inputs: Array
-    outputs: list[Array]
+    outputs: Array
+    inner: list[Array]
 
 
 class ChainLayer(StochasticLayerWithParameters):
     """Layers applied one after the other: y = f_L(... f_1(x)). Its parameters are its layers', in order."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        super().__init__()
         self.layers = check_layers(type(self).__name__, layers)
 
     def children(self) -> Sequence[Layer]:
@@ -28,9 +28,10 @@ class ChainLayer(StochasticLayerWithParameters):
 
     def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
         """Return the last layer's outputs."""
-        activations = chain_fprop(self.layers, inputs, stochastic)
-        self._memory = Activations(inputs, activations[1:])
-        return activations[-1]
+        inner = chain_fprop(self.layers, inputs, stochastic)
+        outputs = self._outputs(inputs, inner[-1])
+        self._memory = Activations(inputs, outputs, inner)
+        return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx, through all layers."""
@@ -40,15 +41,24 @@ class ChainLayer(StochasticLayerWithParameters):
 
     def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
         """Return the gradients of all layers' parameters, in the order of `params`."""
-        return self.backprop(inputs, inputs, grads_wrt_outputs, need_inputs=False)[1]
+        return self._backprop(inputs, None, grads_wrt_outputs, need_inputs=False)[1]
 
     def backprop(
         self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
     ) -> tuple[Array | None, list[Array]]:
         """Return (dE/dx or None, [dE/d parameter, ...])."""
-        remembered = self.remembered(inputs, Activations).outputs
-        check_same_shape(f"{type(self).__name__}.bprop: grads_wrt_outputs", grads_wrt_outputs, remembered[-1])
-        return chain_backprop(self.layers, [inputs, *remembered], grads_wrt_outputs, need_inputs)
+        return self._backprop(inputs, outputs, grads_wrt_outputs, need_inputs)
+
+    def _backprop(
+        self, inputs: Array, outputs: Array | None, grads_wrt_outputs: Array, need_inputs: bool
+    ) -> tuple[Array | None, list[Array]]:
+        inner = self.remembered(Activations, inputs, outputs).inner
+        check_same_shape(f"{type(self).__name__}.bprop: grads_wrt_outputs", grads_wrt_outputs, inner[-1])
+        return chain_backprop(self.layers, inner, grads_wrt_outputs, need_inputs)
+
+    def _outputs(self, inputs: Array, last: Array) -> Array:
+        """Return the chain's outputs, from its inputs and its last layer's outputs."""
+        return last
 
     def own_param_names(self) -> tuple[str, ...]:
         """Return no names: a chain's parameters are its layers'."""
@@ -78,20 +88,19 @@ class ResidualLayer(ChainLayer):
     Zhang, Ren and Sun, Deep residual learning for image recognition, CVPR 2016, equation 1.
     """
 
-    def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
+    def _outputs(self, inputs: Array, last: Array) -> Array:
         """Return x + F(x)."""
-        outputs = super().fprop(inputs, stochastic)
-        if outputs.shape != inputs.shape:
+        if last.shape != inputs.shape:
             raise ShapeError(
-                f"ResidualLayer.fprop: F(x) has shape {outputs.shape} and x {inputs.shape}: F must keep the shape"
+                f"ResidualLayer.fprop: F(x) has shape {last.shape} and x {inputs.shape}: F must keep the shape"
             )
-        return inputs + outputs
+        return inputs + last
 
-    def backprop(
-        self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
+    def _backprop(
+        self, inputs: Array, outputs: Array | None, grads_wrt_outputs: Array, need_inputs: bool
     ) -> tuple[Array | None, list[Array]]:
         """Return (dE/dy + F's own dE/dx, [dE/d parameter, ...])."""
-        through, grads = super().backprop(inputs, outputs, grads_wrt_outputs, need_inputs)
+        through, grads = super()._backprop(inputs, outputs, grads_wrt_outputs, need_inputs)
         return (None if through is None else grads_wrt_outputs + through), grads
 
 
@@ -101,7 +110,8 @@ def check_layers(who: str, layers: Sequence[Layer]) -> list[Layer]:
     wrong = [layer for layer in layers if not isinstance(layer, Layer)]
     if wrong or not layers:
         raise TypeError(f"{who}: layers holds {wrong[0]!r}, no Layer" if wrong else f"{who}: layers is empty")
-    if len({id(layer) for layer in layers}) < len(layers):
+    leaves = [id(leaf) for layer in layers for leaf in walk(layer)]
+    if len(set(leaves)) < len(leaves):
         raise ValueError(f"{who}: one layer object is there twice: build a layer for each place")
     return layers
 
@@ -118,6 +128,8 @@ def chain_backprop(
     layers: Sequence[Layer], activations: Sequence[Array], grads_wrt_outputs: Array, need_inputs: bool
 ) -> tuple[Array | None, list[Array]]:
     """Return (dE/d inputs or None, the gradients of all parameters in order) for a forward pass's activations."""
+    if len(activations) != len(layers) + 1:
+        raise ShapeError(f"{len(activations)} activations for {len(layers)} layers, expected all that fprop returned")
     grads: Array | None = grads_wrt_outputs
     grads_wrt_params: list[Array] = []
     for i in reversed(range(len(layers))):
@@ -138,8 +150,4 @@ def set_chain_params(who: str, layers: Sequence[Layer], values: Sequence[Array])
     count = len(chain_params(layers))
     if len(values) != count:
         raise ShapeError(f"{who}.params: {len(values)} arrays, expected {count}")
-    rest = list(values)
-    for layer in layers:
-        if isinstance(layer, LayerWithParameters):
-            n = len(layer.params)
-            layer.params, rest = rest[:n], rest[n:]
+    assign([f"{who}.params[{i}]" for i in range(count)], chain_params(layers), values)

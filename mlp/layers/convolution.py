@@ -4,7 +4,8 @@ from mlp.backend import Array
 from mlp.checks import ShapeError, check_pair, check_positive_int, check_shape
 from mlp.initialisers import ConstantInit, FanInUniformInit, Initialiser, UniformInit
 from mlp.kernels import ConvGeometry, conv2d, conv2d_grad_inputs, conv2d_grad_kernels, conv2d_grads
-from mlp.layers.base import LayerWithParameters, Penalty, Shape
+from mlp.layers.base import LayerWithParameters, Penalty, Shape, initial
+from mlp.rng import default_rng
 
 
 class Convolution2DLayer(LayerWithParameters):
@@ -43,11 +44,12 @@ class Convolution2DLayer(LayerWithParameters):
             check_pair(f"{who}: dilation", dilation),
         )
         self.kernels_shape = (self.num_output_channels, self.num_input_channels, *self.geometry.kernel)
-        self.kernels = (kernels_init or FanInUniformInit())(self.kernels_shape)
+        init = FanInUniformInit(rng=_default_stream) if kernels_init is None else kernels_init
+        self.kernels = initial(f"{who}: kernels", init, self.kernels_shape)
         self.biases = None
         if bias:
-            fan_in = self.kernels[0].size
-            self.biases = (biases_init or FanInUniformInit(fan_in))((self.num_output_channels,))
+            init = FanInUniformInit(self.kernels[0].size, _default_stream) if biases_init is None else biases_init
+            self.biases = initial(f"{who}: biases", init, (self.num_output_channels,))
         self.kernels_penalty = kernels_penalty
         self.biases_penalty = biases_penalty
 
@@ -155,8 +157,8 @@ class ConvolutionalLayer(Convolution2DLayer):
             num_input_channels,
             num_output_channels,
             kernel_size,
-            kernels_init=kernels_init or _default_kernels,
-            biases_init=biases_init or ConstantInit(0.0),
+            kernels_init=_default_kernels if kernels_init is None else kernels_init,
+            biases_init=ConstantInit(0.0) if biases_init is None else biases_init,
             kernels_penalty=kernels_penalty,
             biases_penalty=biases_penalty,
         )
@@ -180,4 +182,5 @@ def _one_of(name: str, value: int | None, alias: str, other: int | None) -> int:
     return check_positive_int(f"ConvolutionalLayer: {name}", value if other is None else other)
 
 
-_default_kernels = UniformInit(-0.01, 0.01)
+_default_stream = default_rng(None)  # one for all layers without an initialiser, so that no two are alike
+_default_kernels = UniformInit(-0.01, 0.01)  # the coursework's, shared by all layers too

@@ -12,6 +12,7 @@ class DropoutMask(NamedTuple):
     """The factors that a dropout layer multiplied its inputs by."""
 
     inputs: Array
+    outputs: Array
     factors: Array | float
 
 
@@ -34,15 +35,17 @@ class DropoutLayer(StochasticLayer):
         factors: Array | float = self.incl_prob
         if stochastic:
             shape = (1, *inputs.shape[1:]) if self.share_across_batch else inputs.shape
+            assert self.rng is not None
             mask = self.rng.uniform(size=shape) < self.incl_prob
             factors = array_module(inputs).asarray(mask)
-        self._memory = DropoutMask(inputs, factors)
-        return inputs * factors
+        outputs = inputs * factors
+        self._memory = DropoutMask(inputs, outputs, factors)
+        return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx = dE/dy mask, with the mask of the last `fprop`."""
         check_same_shape("DropoutLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs)
-        return grads_wrt_outputs * self.remembered(inputs, DropoutMask).factors
+        return grads_wrt_outputs * self.remembered(DropoutMask, inputs, outputs).factors
 
     def __repr__(self) -> str:
         return f"DropoutLayer(incl_prob={self.incl_prob:.1f})"

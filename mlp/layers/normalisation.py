@@ -13,6 +13,7 @@ class BatchStatistics(NamedTuple):
     """What a batch-normalisation layer normalised its inputs with."""
 
     inputs: Array
+    outputs: Array
     mean: Array
     inverse_std: Array
     of_the_batch: bool
@@ -38,7 +39,7 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
     state_names = ("running_mean", "running_var")
 
     def __init__(self, input_dim: int, rng: Rng | None = None, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__(rng)
+        self.rng = rng
         self.input_dim = check_positive_int("BatchNormalizationLayer: input_dim", input_dim)
         self.epsilon = check_number("BatchNormalizationLayer: epsilon", epsilon, 0.0, low_open=True)
         self.momentum = check_number("BatchNormalizationLayer: momentum", momentum, 0.0, 1.0)
@@ -58,27 +59,31 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
             mean, var = self.running_mean, self.running_var
             centred = rows - mean
         inverse_std = 1.0 / array_module(inputs).sqrt(var + self.epsilon)
-        self._memory = BatchStatistics(inputs, mean, inverse_std, stochastic)
-        return _like(inputs, centred * (self.gamma * inverse_std) + self.beta)
+        outputs = _like(inputs, centred * (self.gamma * inverse_std) + self.beta)
+        self._memory = BatchStatistics(inputs, outputs, mean, inverse_std, stochastic)
+        return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx = gamma / std (g - mean(g) - xhat mean(g xhat)), g = dE/dy; in evaluation gamma / std g.
 
         The means are over N, H and W: the batch's own mean and variance depend on x too.
         """
-        return self.backprop(inputs, outputs, grads_wrt_outputs)[0]
+        return self._backprop(inputs, outputs, grads_wrt_outputs)[0]
 
     def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
         """Return [dE/dgamma = sum of g xhat, dE/dbeta = sum of g]."""
-        return self.backprop(inputs, inputs, grads_wrt_outputs)[1]
+        return self._backprop(inputs, None, grads_wrt_outputs)[1]
 
     def backprop(
         self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
     ) -> tuple[Array, list[Array]]:
         """Return (dE/dx, [dE/dgamma, dE/dbeta])."""
+        return self._backprop(inputs, outputs, grads_wrt_outputs)
+
+    def _backprop(self, inputs: Array, outputs: Array | None, grads_wrt_outputs: Array) -> tuple[Array, list[Array]]:
         self._check("bprop: inputs", inputs)
         check_shape("BatchNormalizationLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs.shape, inputs)
-        _, mean, inverse_std, of_the_batch = self.remembered(inputs, BatchStatistics)
+        _, _, mean, inverse_std, of_the_batch = self.remembered(BatchStatistics, inputs, outputs)
         grads, centred = _rows(grads_wrt_outputs), _rows(inputs) - mean
         count = grads.size // self.input_dim
         grad_beta = count * _mean(grads)

@@ -24,14 +24,14 @@ class _Pooling2DLayer(Layer):
         )
         return height, width
 
-    def _check(self, method: str, inputs: Array, grads_wrt_outputs: Array | None = None) -> None:
+    def _check(self, method: str, inputs: Array, *like_outputs: Array) -> None:
         who = f"{type(self).__name__}.{method}"
         check_shape(f"{who}: inputs", inputs, ("N", "C", "H", "W"))
         if min(self._output_size(inputs)) < 1:
             raise ShapeError(f"{who}: inputs are {inputs.shape[2]}x{inputs.shape[3]}, smaller than {self!r}")
-        if grads_wrt_outputs is not None:
-            expected = (*inputs.shape[:2], *self._output_size(inputs))
-            check_shape(f"{who}: grads_wrt_outputs", grads_wrt_outputs, expected, like=inputs)
+        expected = (*inputs.shape[:2], *self._output_size(inputs))
+        for name, array in zip(("outputs", "grads_wrt_outputs"), like_outputs, strict=False):
+            check_shape(f"{who}: {name}", array, expected, like=inputs)
 
     def _slices(self, inputs: Array) -> Iterator[tuple[slice, slice]]:
         """Yield, for each place in a window, where that place's pixels are in the inputs, one per window."""
@@ -75,7 +75,7 @@ class MaxPooling2DLayer(_Pooling2DLayer):
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx (N, C, H, W): each dE/dy at the place of its window's first maximum."""
-        self._check("bprop", inputs, grads_wrt_outputs)
+        self._check("bprop", inputs, outputs, grads_wrt_outputs)
         xp = array_module(inputs)
         grads_wrt_inputs = xp.zeros_like(inputs, dtype=grads_wrt_outputs.dtype)
         open_windows = xp.ones_like(outputs, dtype=bool)
@@ -85,10 +85,10 @@ class MaxPooling2DLayer(_Pooling2DLayer):
             open_windows &= ~here
         return grads_wrt_inputs
 
-    def _check(self, method: str, inputs: Array, grads_wrt_outputs: Array | None = None) -> None:
+    def _check(self, method: str, inputs: Array, *like_outputs: Array) -> None:
         expected = ("N", "C", self.input_height or "H", self.input_width or "W")
         check_shape(f"MaxPooling2DLayer.{method}: inputs", inputs, expected)
-        super()._check(method, inputs, grads_wrt_outputs)
+        super()._check(method, inputs, *like_outputs)
 
 
 class AveragePooling2DLayer(_Pooling2DLayer):
@@ -108,7 +108,7 @@ class AveragePooling2DLayer(_Pooling2DLayer):
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx (N, C, H, W): every dE/dy / (KH KW) to each pixel of its window."""
-        self._check("bprop", inputs, grads_wrt_outputs)
+        self._check("bprop", inputs, outputs, grads_wrt_outputs)
         share = grads_wrt_outputs * (1.0 / (self.size[0] * self.size[1]))
         grads_wrt_inputs = array_module(inputs).zeros_like(inputs, dtype=share.dtype)
         for rows, cols in self._slices(inputs):
@@ -129,9 +129,11 @@ class GlobalAveragePooling2DLayer(Layer):
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx (N, C, H, W): dE/dy / (H W) at every pixel."""
-        check_same_shape("GlobalAveragePooling2DLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
-        grads_wrt_inputs = array_module(inputs).empty_like(inputs, dtype=grads_wrt_outputs.dtype)
+        who = "GlobalAveragePooling2DLayer.bprop"
+        check_shape(f"{who}: inputs", inputs, ("N", "C", "H", "W"))
+        check_shape(f"{who}: grads_wrt_outputs", grads_wrt_outputs, inputs.shape[:2], like=inputs)
         share = grads_wrt_outputs * (1.0 / (inputs.shape[2] * inputs.shape[3]))
+        grads_wrt_inputs = array_module(inputs).empty_like(inputs, dtype=share.dtype)
         grads_wrt_inputs[...] = share[:, :, None, None]
         return grads_wrt_inputs
 
@@ -147,7 +149,7 @@ class MaxPoolingLayer(Layer):
 
     def fprop(self, inputs: Array) -> Array:
         """Return (N, ..., D / pool_size) for (N, ..., D)."""
-        check_shape("MaxPoolingLayer.fprop: inputs", inputs, ("N", "..."))
+        check_shape("MaxPoolingLayer.fprop: inputs", inputs, ("N", "D", "..."))
         pools = self._pools(inputs)
         xp = array_module(inputs)
         first = xp.argmax(pools.real, axis=-1)

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from mlp.backend import Array
 from mlp.checks import check_array
-from mlp.layers.base import Layer, LayerWithParameters, walk
+from mlp.layers.base import Layer, LayerWithParameters, layers_astype, layers_to_device, walk
 from mlp.layers.chain import chain_backprop, chain_fprop, chain_params, check_layers, set_chain_params
 
 
@@ -30,6 +30,8 @@ class Model:
         `evaluation` runs dropout and batch normalisation in evaluation mode. (`stochastic` is its opposite, the
         coursework's older spelling.) Raises DeviceMixError where inputs and parameters lie on two devices.
         """
+        if evaluation and stochastic:
+            raise ValueError(f"{type(self).__name__}.fprop: evaluation and stochastic are opposites, and both are true")
         params = self.params
         check_array(f"{type(self).__name__}.fprop: inputs", inputs, like=params[0] if params else None)
         return chain_fprop(self.layers, inputs, not evaluation if stochastic is None else stochastic)
@@ -73,16 +75,16 @@ class Model:
             (name, key, key in layer.bias_names)
             for name, layer in self.named_layers()
             if isinstance(layer, LayerWithParameters)
-            for key in layer.own_param_names()
+            for key in layer.array_names()[: len(layer.params)]
         ]
 
     def astype(self, dtype: Any) -> Self:
         """Return a copy of the model whose parameters and state have this dtype."""
-        return self._with_layers([layer.astype(dtype) for layer in self.layers])
+        return self._with_layers(layers_astype(self.layers, dtype))
 
     def to_device(self, device: str) -> Self:
         """Return a copy of the model on ``"cpu"`` or ``"gpu"``."""
-        return self._with_layers([layer.to_device(device) for layer in self.layers])
+        return self._with_layers(layers_to_device(self.layers, device))
 
     def _with_layers(self, layers: list[Layer]) -> Self:
         clone = type(self).__new__(type(self))

@@ -182,12 +182,13 @@ def test_a_part_that_is_whole_is_only_renamed(server, folder):
 
 
 @pytest.mark.parametrize("part", [b"other", DATA + b"more"], ids=["other", "longer"])
-def test_a_wrong_part_is_damage_once_and_then_gone(server, folder, part):
+def test_a_wrong_part_is_damage_once_and_is_kept_aside(server, folder, part):
     folder.mkdir(parents=True)
     (folder / "file.bin.part").write_bytes(part)
-    with pytest.raises(DataDamagedError):
+    with pytest.raises(DataDamagedError, match=r"file\.bin\.damaged"):
         fetch(server.remote(), folder, quiet=True)
-    assert names_in(folder) == []
+    assert names_in(folder) == ["file.bin.damaged"]
+    (folder / "file.bin.damaged").unlink()
     fetch(server.remote(), folder, quiet=True)
     assert_whole(folder)
 
@@ -197,7 +198,9 @@ def test_wrong_bytes_are_damage_and_no_file(server, folder, ranges):
     server.data, server.ranges = DATA[:-1] + bytes([DATA[-1] ^ 1]), ranges
     with pytest.raises(DataDamagedError, match=re.escape(server.remote().url)):
         fetch(server.remote(), folder, quiet=True)
-    assert names_in(folder) == []
+    assert (folder / "file.bin.damaged").read_bytes() == server.data
+    assert names_in(folder) == ["file.bin.damaged"]
+    (folder / "file.bin.damaged").unlink()
     server.data = DATA
     fetch(server.remote(), folder, quiet=True)
     assert_whole(folder)

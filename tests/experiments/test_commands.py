@@ -155,7 +155,7 @@ def test_a_gpu_that_cannot_be_used_is_refused_with_the_reason(call, capsys, tiny
 def test_auto_takes_the_cpu_where_there_is_no_gpu(train, tmp_path, monkeypatch):
     monkeypatch.setattr("mlp.backend.usable_gpu", lambda: GpuStatus(False, "CuPy cannot be imported (none)"))
     path = train(tmp_path, "--device", "auto", "--epochs", "1", "--train-limit", "20")
-    assert json.loads((path / "environment.json").read_text())["device"] == "cpu"
+    assert json.loads((path / "environment.json").read_text())["parts"][-1]["device"] == "cpu"
 
 
 # --- what a run writes and says
@@ -221,8 +221,46 @@ def test_the_configuration_is_enough_to_run_again(finished, train, tmp_path):
 def test_the_environment_is_recorded(finished):
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["parameters"] == 59_716
-    assert environment["device"] == "cpu"
-    assert {"mlp", "python", "numpy", "platform", "threads", "data"} <= set(environment)
+    (part,) = environment["parts"]
+    assert part["device"] == "cpu"
+    assert {"mlp", "python", "numpy", "platform", "blas", "threads", "data"} <= set(part)
+
+
+def test_a_run_resumed_elsewhere_says_so_and_records_both(call, capsys, tiny_data, half):
+    path = half / "environment.json"
+    environment = json.loads(path.read_text())
+    environment["parts"][0]["numpy"] = "1.0"
+    path.write_text(json.dumps(environment))
+    assert call("vgg08", "--resume", half, "--device", "cpu", "--quiet") == 0
+    assert "not bound to give the same bits: numpy '1.0' -> " in capsys.readouterr().err
+    assert [part["numpy"] == "1.0" for part in json.loads(path.read_text())["parts"]] == [True, False]
+
+
+def test_a_run_without_its_last_checkpoint_is_not_begun_anew(call, capsys, tiny_data, finished, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(finished, path)
+    shutil.rmtree(path / "checkpoints")
+    before = (path / "metrics.csv").read_bytes()
+    assert "last.safetensors is gone" in refused(call, capsys, "vgg08", "--resume", path, "--device", "cpu")
+    assert (path / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--learning-rate", "1e-6"], "the learning rate 1e-06 is below 2e-05"),
+        (["--stratified"], "'shapes' has a fixed split"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(call, capsys, tiny_data, tmp_path, options, message):
+    assert message in refused(call, capsys, "vgg08", *OPTIONS, *options, "--runs-dir", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_data_dir_that_is_none_is_refused_and_not_made(call, capsys, tmp_path, asked):
+    assert "is no folder" in refused(call, capsys, "vgg08", "--data-dir", tmp_path / "typo", status=3)
+    assert not (tmp_path / "typo").exists()
+    assert asked == []
 
 
 def test_another_seed_gives_another_run(finished, train, tmp_path):
@@ -461,6 +499,7 @@ def assert_helps(err, folder):
 
 def test_missing_data_was_looked_for_in_order(call, capsys, nowhere, monkeypatch):
     monkeypatch.setenv("MLP_DATA_DIR", str(nowhere / "from the environment"))
+    (nowhere / "asked for").mkdir()
     err = refused(call, capsys, "vgg08", "--data-dir", nowhere / "asked for", status=3)
     places = [err.index(f"    {nowhere / name}\n") for name in ("asked for", "from the environment", "data", "cache")]
     assert places == sorted(places)
@@ -565,9 +604,9 @@ def test_compare_shows_runs_in_their_order(call, capsys, finished, copy):
     (copy / "test.json").unlink()
     assert call("compare", copy, finished, copy) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:5]]
-    assert [row[:5] for row in rows] == [["vgg08", "shapes", "2/2", "0.001", "59,716"]] * 3
+    assert [row[:5] for row in rows] == [["vgg08", "shapes[:100]", "2/2", "0.001", "59,716"]] * 3
     tested = f"{json.loads((finished / 'test.json').read_text())['test_acc']:.2f}"
-    assert [row[-1] for row in rows] == ["-", tested, "-"]
+    assert [row[-2] for row in rows] == ["-", tested, "-"]
 
 
 def test_compare_names_a_damaged_run(call, capsys, finished, copy):

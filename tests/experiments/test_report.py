@@ -43,7 +43,19 @@ def shapes():
 
 def test_a_row_holds_the_best_epoch_and_the_test(tmp_path, shapes):
     text = table([recorded(tmp_path / "a", shapes, test=12.345)])
-    assert cells(text)[0] == ["vgg08", "shapes", "3/5", "0.001", "59,716", "3.94", "11.25", "3.90", "12.40", "12.35"]
+    assert cells(text)[0] == [
+        "vgg08",
+        "shapes",
+        "3/5",
+        "0.001",
+        "59,716",
+        "3.94",
+        "11.25",
+        "3.90",
+        "12.40",
+        "12.35",
+        "a",
+    ]
     assert len(cells(text)) == 1
     assert text.endswith(NOTE)
     for title in TITLES:
@@ -51,12 +63,12 @@ def test_a_row_holds_the_best_epoch_and_the_test(tmp_path, shapes):
 
 
 def test_a_run_without_its_test_has_a_dash(tmp_path, shapes):
-    assert cells(table([recorded(tmp_path / "a", shapes)]))[0][-2:] == ["12.40", "-"]
+    assert cells(table([recorded(tmp_path / "a", shapes)]))[0][-3:] == ["12.40", "-", "a"]
 
 
 def test_a_run_before_its_first_epoch_has_dashes(tmp_path, shapes):
     text = table([recorded(tmp_path / "a", shapes, rows=[])])
-    assert cells(text)[0] == ["vgg08", "shapes", "0/5", "0.001", "59,716", *["-"] * 5]
+    assert cells(text)[0] == ["vgg08", "shapes", "0/5", "0.001", "59,716", *["-"] * 5, "a"]
 
 
 def test_cifar100_is_followed_by_what_the_report_says(tmp_path):

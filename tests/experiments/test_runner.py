@@ -388,11 +388,11 @@ def test_checkpoints_are_saved_within_an_epoch_when_it_is_time(tmp_path, monkeyp
     monkeypatch.setattr(runner, "save_checkpoint", lambda *args: (saved.append(args[3]), real(*args)))
     monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     run(new_folder(tmp_path, tiny.VGG), replace(tiny.VGG, epochs=1))
-    assert [progress["step"] for progress in saved if "step" in progress] == [1, 2, 3, 4, 5, 0]
+    assert [progress["step"] for progress in saved if "step" in progress] == [0, 1, 2, 3, 4, 5, 0]
     saved.clear()
     monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKPOINTS", 1e9)
     run(new_folder(tmp_path, tiny.VGG), replace(tiny.VGG, epochs=1))
-    assert [progress["step"] for progress in saved if "step" in progress] == [0]
+    assert [progress["step"] for progress in saved if "step" in progress] == [0, 0]
 
 
 # --- real processes

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlp import layers
-from mlp.checks import ShapeError
+from mlp.checks import ShapeError, StaleStateError
 
 from .. import reference
 
@@ -78,8 +78,11 @@ def test_dropout_draws_as_the_coursework_and_does_not_rescale(shared):
     outputs = layer.fprop(X)
     np.testing.assert_array_equal(outputs, X * (draw < 0.7))
     np.testing.assert_array_equal(layer.bprop(X, outputs, X), X * (draw < 0.7))
-    np.testing.assert_array_equal(layer.fprop(X, stochastic=False), 0.7 * X)
-    np.testing.assert_array_equal(layer.bprop(X, outputs, X), 0.7 * X)
+    expected = layer.fprop(X, stochastic=False)
+    np.testing.assert_array_equal(expected, 0.7 * X)
+    np.testing.assert_array_equal(layer.bprop(X, expected, X), 0.7 * X)
+    with pytest.raises(StaleStateError, match="other arrays than those of the last fprop"):
+        layer.bprop(X, outputs, X)
 
 
 def test_dropout_has_a_stream_of_its_own_by_default():

@@ -1,0 +1,46 @@
+"""What a run ran on: versions, machine, device. The same bits are promised on the same of these."""
+
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from threadpoolctl import threadpool_info
+
+from mlp import __version__
+from mlp.backend import usable_gpu
+from mlp.kernels import num_threads
+from mlp.records import RunFolder
+
+PACKAGES = ("numpy", "safetensors", "matplotlib")
+
+
+def record_environment(folder: RunFolder, known: dict[str, Any], parameters: int) -> None:
+    """Write environment.json: the parameter count, and under `parts` what each part of the run ran on.
+
+    A resumed run adds a part only where something changed, and says so: its numbers may then differ in their last
+    bits from those of a run in one part.
+    """
+    now = {**_versions(), **_machine(), **known}
+    exists = (folder.path / "environment.json").exists()
+    parts: list[dict[str, Any]] = folder.read_field("environment.json", "parts") if exists else []
+    if parts and parts[-1] == now:
+        return
+    if parts:
+        changes = [f"{key} {parts[-1].get(key)!r} -> {now[key]!r}" for key in now if parts[-1].get(key) != now[key]]
+        print(f"This part of the run is not bound to give the same bits: {'; '.join(changes)}", file=sys.stderr)
+    folder.write_json("environment.json", {"parameters": parameters, "parts": [*parts, now]})
+
+
+def _versions() -> dict[str, Any]:
+    return {"mlp": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _machine() -> dict[str, Any]:
+    blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return {
+        "platform": platform.platform(),
+        "blas": ", ".join(f"{b.get('internal_api')} {b.get('version')} {b.get('architecture')}" for b in blas),
+        "threads": num_threads(),
+        "gpu": usable_gpu().reason,
+    }
