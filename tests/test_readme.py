@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlp.experiments.__main__ import _parser
+from mlp.testing import GradientError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,6 +41,17 @@ def test_the_example_layer_is_right_and_prints_what_is_shown(capsys):
 def test_every_command_is_one_that_the_parser_takes(line):
     words = shlex.split(line.split("&&")[-1])
     _parser().parse_args(words[words.index("mlp.experiments") + 1 :])
+
+
+def test_the_mistake_it_speaks_of_is_found():
+    wrong = PYTHON[1].replace("return grads_wrt_outputs * self.scale", "return grads_wrt_outputs")
+    assert wrong != PYTHON[1]
+    with pytest.raises(GradientError, match=r"inputs .* WRONG"):
+        exec(wrong, {})
+
+
+def test_nothing_is_left_to_fill_in():
+    assert re.findall(r"@[A-Z0-9]+@", README) == []
 
 
 def test_links_lead_somewhere():
