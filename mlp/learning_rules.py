@@ -5,7 +5,7 @@ that own them see the change. Names as in the coursework, whose conventions each
 """
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlp.backend import Array, array_module
 from mlp.checks import DTypeError, ShapeError, check_array, check_number, check_same_shape
@@ -24,8 +24,7 @@ class GradientDescentLearningRule:
 
     def initialise(self, params: Iterable[Array]) -> None:
         """Take over the parameters (a list of arrays, or one array along its first axis); state starts at zero."""
-        along = hasattr(params, "ndim")
-        self.params = [params[i, ...] for i in range(len(params))] if along else list(params)  # type: ignore[arg-type,index]
+        self.params = _listed(params)
         for i, param in enumerate(self.params):
             check_array(f"{type(self).__name__}.initialise: parameter {i}", param)
             if param.dtype.kind not in "fc":
@@ -51,6 +50,7 @@ class GradientDescentLearningRule:
 
     def update_params(self, grads_wrt_params: Sequence[Array]) -> None:
         """Change every parameter in place, by its gradient (same order, same shapes)."""
+        grads_wrt_params = _listed(grads_wrt_params)
         if len(grads_wrt_params) != len(self.params):
             hint = "" if self.params else "; call initialise(params) first"
             raise ShapeError(
@@ -219,3 +219,8 @@ class RMSPropLearningRule(GradientDescentLearningRule):
         mom_2 *= self.beta
         mom_2 += (1.0 - self.beta) * (grad * grad)
         param -= self.learning_rate * grad / array_module(mom_2).sqrt(mom_2 + self.epsilon)
+
+
+def _listed(arrays: Any) -> list[Array]:
+    """Return a list of arrays, for one array the list of its parts along the first axis (views, numbers too)."""
+    return [arrays[i, ...] for i in range(len(arrays))] if hasattr(arrays, "ndim") else list(arrays)

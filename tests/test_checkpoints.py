@@ -7,7 +7,7 @@ import pytest
 
 from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from mlp.errors import CrossEntropySoftmaxError
-from mlp.layers import AffineLayer, LayerWithParameters
+from mlp.layers import AffineLayer, DropoutLayer, LayerWithParameters
 from mlp.learning_rules import (
     AdamLearningRule,
     GradientDescentLearningRule,
@@ -234,6 +234,24 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             save_checkpoint(path, model, rule, PROGRESS)
     assert path.read_bytes() == before
+
+
+def test_a_changed_position_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "file", *trained(), {"epoch": 7})
+    whole = (tmp_path / "file").read_bytes()
+    assert whole.count(b'\\"epoch\\": 7') == 1
+    (tmp_path / "file").write_bytes(whole.replace(b'\\"epoch\\": 7', b'\\"epoch\\": 1'))
+    refused(tmp_path / "file", *build(seed=5))
+
+
+@pytest.mark.parametrize("stream", [np.random.RandomState, np.random.default_rng])
+def test_the_random_streams_of_layers_come_back(tmp_path, stream):
+    model, other = (MultipleLayerModel([DropoutLayer(stream(seed))]) for seed in (3, 4))
+    model.fprop(np.ones((2, 5)))
+    save_checkpoint(tmp_path / "file", model, None, {})
+    load_checkpoint(tmp_path / "file", other)
+    for _ in range(3):
+        np.testing.assert_array_equal(model.fprop(np.ones((2, 9)))[-1], other.fprop(np.ones((2, 9)))[-1])
 
 
 def test_no_code_is_in_a_checkpoint(tmp_path):

@@ -38,10 +38,21 @@ def test_what_is_no_array_is_refused(x):
         checks.check_array("x", x)
 
 
-@pytest.mark.parametrize("dtype", [object, bool, "U3", "datetime64[s]"])
+@pytest.mark.parametrize("dtype", [object, bool, "U3", "datetime64[s]", np.int8, np.uint8, np.int32, np.uint64])
 def test_what_is_no_number_is_refused(dtype):
     with pytest.raises(checks.DTypeError, match="expected numbers"):
         checks.check_array("x", np.empty(3, dtype))
+
+
+def test_labels_and_pixels_may_be_any_integers():
+    checks.check_array("x", np.zeros(3, np.uint8), integers=True)
+    checks.check_array("x", np.zeros(3, np.int64))
+
+
+def test_arrays_that_compute_otherwise_are_refused():
+    for odd in (np.ma.masked_array([1.0], [True]), np.float64(3.0)):
+        with pytest.raises(checks.DTypeError, match="expected a NumPy or CuPy array"):
+            checks.check_array("x", odd)
 
 
 def test_two_devices_are_refused():

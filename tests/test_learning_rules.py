@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlp import learning_rules as rules
-from mlp.checks import ShapeError
+from mlp.checks import DTypeError, ShapeError
 
 GRADS = [np.random.default_rng(i).standard_normal((3, 2)) for i in range(4)]
 
@@ -132,6 +132,19 @@ def test_gradients_that_do_not_fit_are_refused_before_anything_changes(rule, upd
     with pytest.raises(ShapeError, match="gradient 1 has shape"):
         rule.update_params([GRADS[0], np.ones(3)])
     np.testing.assert_array_equal(param, np.ones((3, 2)))
+
+
+def test_one_array_of_numbers_is_updated_too():
+    params = np.ones(3)
+    rule = rules.AdamLearningRule(0.1)
+    rule.initialise(params)
+    rule.update_params(np.array([1.0, -1.0, 2.0]))
+    np.testing.assert_allclose(params, [0.9, 1.1, 0.9], rtol=1e-6)
+
+
+def test_parameters_that_cannot_follow_are_refused():
+    with pytest.raises(DTypeError, match="parameter 1 has dtype int64, not float"):
+        rules.GradientDescentLearningRule().initialise([np.ones(2), np.arange(3)])
 
 
 def test_use_before_initialise_is_refused():

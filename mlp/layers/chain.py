@@ -1,11 +1,20 @@
 """Layers in a row as one layer, and the residual connection around them."""
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 from mlp.backend import Array
 from mlp.checks import ShapeError, check_same_shape
-from mlp.layers.base import Layer, LayerWithParameters, StochasticLayerWithParameters, assign, forward, walk
+from mlp.layers.base import (
+    Layer,
+    LayerWithParameters,
+    StochasticLayer,
+    StochasticLayerWithParameters,
+    assign,
+    forward,
+    walk,
+)
 
 
 class Activations(NamedTuple):
@@ -110,6 +119,12 @@ def check_layers(who: str, layers: Sequence[Layer]) -> list[Layer]:
     wrong = [layer for layer in layers if not isinstance(layer, Layer)]
     if wrong or not layers:
         raise TypeError(f"{who}: layers holds {wrong[0]!r}, no Layer" if wrong else f"{who}: layers is empty")
+    modal = [layer for layer in layers if "stochastic" in signature(layer.fprop).parameters]
+    wrong = [layer for layer in modal if not isinstance(layer, StochasticLayer)]
+    if wrong:
+        raise TypeError(
+            f"{who}: {wrong[0]!r} takes `stochastic` and is no StochasticLayer, so evaluation would miss it"
+        )
     leaves = [id(leaf) for layer in layers for leaf in walk(layer)]
     if len(set(leaves)) < len(leaves):
         raise ValueError(f"{who}: one layer object is there twice: build a layer for each place")

@@ -14,7 +14,9 @@ class ReshapeLayer(Layer):
     """
 
     def __init__(self, output_shape: tuple[int, ...] | None = None) -> None:
-        self.output_shape = (-1,) if output_shape is None else tuple(output_shape)
+        self.output_shape = (-1,) if output_shape is None else output_shape
+        if not isinstance(self.output_shape, tuple) or any(type(size) is not int for size in self.output_shape):
+            raise TypeError(f"ReshapeLayer: output_shape is {output_shape!r}, expected a tuple of whole numbers")
         if any(size == 0 or size < -1 for size in self.output_shape) or self.output_shape.count(-1) > 1:
             raise ValueError(f"ReshapeLayer: output_shape is {output_shape}, expected sizes >= 1 and at most one -1")
 

@@ -9,7 +9,6 @@ of 3x3 convolutions in stages. One network is
     head               average pool over what is left - affine map with bias
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,21 +61,29 @@ def vgg(
     return MultipleLayerModel(layers).astype(dtype)
 
 
-def _variant(
-    num_blocks: int, doc: str, batch_norm: bool = False, residual: bool = False
-) -> Callable[..., MultipleLayerModel]:
-    def build(**options: Any) -> MultipleLayerModel:
-        return vgg(num_blocks, batch_norm, residual, **options)
-
-    build.__doc__ = f"Return {doc}; the options are those of `vgg`."
-    return build
+def vgg08(**options: Any) -> MultipleLayerModel:
+    """Return VGG08, which trains; the options are those of `vgg`."""
+    return vgg(0, **options)
 
 
-vgg08 = _variant(0, "VGG08, which trains")
-vgg38 = _variant(5, "VGG38, whose gradient vanishes")
-vgg38_bn = _variant(5, "VGG38 with batch normalisation", batch_norm=True)
-vgg38_rc = _variant(5, "VGG38 with residual connections", residual=True)
-vgg38_bn_rc = _variant(5, "VGG38 with both", batch_norm=True, residual=True)
+def vgg38(**options: Any) -> MultipleLayerModel:
+    """Return VGG38, whose gradient vanishes; the options are those of `vgg`."""
+    return vgg(5, **options)
+
+
+def vgg38_bn(**options: Any) -> MultipleLayerModel:
+    """Return VGG38 with batch normalisation; the options are those of `vgg`."""
+    return vgg(5, batch_norm=True, **options)
+
+
+def vgg38_rc(**options: Any) -> MultipleLayerModel:
+    """Return VGG38 with residual connections; the options are those of `vgg`."""
+    return vgg(5, residual=True, **options)
+
+
+def vgg38_bn_rc(**options: Any) -> MultipleLayerModel:
+    """Return VGG38 with both; the options are those of `vgg`."""
+    return vgg(5, batch_norm=True, residual=True, **options)
 
 
 class _Blocks:

@@ -101,6 +101,8 @@ def test_reshape():
         layers.ReshapeLayer((5, -1)).fprop(X)
     with pytest.raises(ShapeError, match="do not fit"):
         layers.ReshapeLayer((83,)).fprop(X)
+    with pytest.raises(TypeError, match="output_shape is 3, expected a tuple"):
+        layers.ReshapeLayer(3)
     with pytest.raises(ValueError, match="at most one -1"):
         layers.ReshapeLayer((-1, -1))
 

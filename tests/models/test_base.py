@@ -3,7 +3,10 @@ import pytest
 
 from mlp import layers
 from mlp.checks import DTypeError, ShapeError
+from mlp.errors import SumOfSquaredDiffsError
+from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.models import MultipleLayerModel, SingleLayerModel
+from mlp.optimisers import train_step
 from mlp.penalties import L2Penalty
 
 X = np.random.default_rng(0).standard_normal((5, 3))
@@ -98,6 +101,44 @@ def test_astype_copies():
 def test_penalties_add_up():
     net = model()
     assert net.params_penalty() == pytest.approx(0.05 * (net.params[0] ** 2).sum())
+
+
+class Secretive(layers.Layer):
+    """Differs between training and evaluation, and does not say so by its class."""
+
+    def fprop(self, inputs, stochastic=True):
+        return inputs * stochastic
+
+
+def test_a_layer_whose_evaluation_would_be_missed_is_refused():
+    with pytest.raises(TypeError, match="Secretive takes `stochastic` and is no StochasticLayer"):
+        MultipleLayerModel([layers.TanhLayer(), Secretive()])
+
+
+def test_copies_share_what_the_layers_shared():
+    rng = np.random.RandomState(0)
+    net = MultipleLayerModel([layers.DropoutLayer(rng), layers.DropoutLayer(rng)])
+    single = net.astype(np.float32)
+    assert single.layers[0].rng is single.layers[1].rng is not rng
+
+
+def test_a_copys_parameters_are_not_trained_by_the_originals_rule():
+    net, rule = model(), KingmaAdamLearningRule()
+    rule.initialise(net.params)
+    with pytest.raises(ValueError, match=r"call initialise\(model\.params\)"):
+        train_step(net.astype(np.float32), SumOfSquaredDiffsError(), rule, X, np.ones((5, 2)))
+
+
+def test_a_parameter_that_is_not_named_is_missed_aloud():
+    class Unnamed(Scaling):
+        param_names = ()
+
+        @property
+        def params(self):
+            return [self.scale]
+
+    with pytest.raises(TypeError, match="has 1 params and names 0: set param_names"):
+        MultipleLayerModel([Unnamed()]).named_arrays()
 
 
 def test_what_is_no_layer_is_refused():
