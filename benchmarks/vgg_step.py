@@ -22,15 +22,8 @@ from mlp.errors import CrossEntropySoftmaxError
 from mlp.kernels import num_threads
 from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.optimisers import train_step
-from tests.oracle.torch_vgg import TorchVGG
+from tests.oracle.torch_vgg import NETWORKS, TorchVGG
 
-NETWORKS = {
-    "vgg08": (0, False, False),
-    "vgg38": (5, False, False),
-    "vgg38_bn": (5, True, False),
-    "vgg38_rc": (5, False, True),
-    "vgg38_bn_rc": (5, True, True),
-}
 BATCH = 100
 
 

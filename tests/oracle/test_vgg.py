@@ -10,15 +10,8 @@ from mlp.learning_rules import KingmaAdamLearningRule  # noqa: E402
 from mlp.models import vgg  # noqa: E402
 from mlp.schedulers import CosineAnnealing  # noqa: E402
 
-from .torch_vgg import copy_of, running_statistics  # noqa: E402
+from .torch_vgg import NETWORKS, copy_of, running_statistics  # noqa: E402
 
-NETWORKS = {
-    "vgg08": (0, False, False),
-    "vgg38": (5, False, False),
-    "vgg38_bn": (5, True, False),
-    "vgg38_rc": (5, False, True),
-    "vgg38_bn_rc": (5, True, True),
-}
 networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 
 

@@ -7,6 +7,15 @@ from torch import nn
 
 from mlp.layers import BatchNormalizationLayer
 
+NETWORKS = {
+    "vgg08": (0, False, False),
+    "vgg38": (5, False, False),
+    "vgg38_bn": (5, True, False),
+    "vgg38_rc": (5, False, True),
+    "vgg38_bn_rc": (5, True, True),
+}
+"""The report's networks: blocks a stage, batch normalisation, residual connections."""
+
 
 class Block(nn.Module):
     def __init__(self, width, batch_norm, residual, reduction):
