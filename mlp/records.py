@@ -77,7 +77,6 @@ class RunFolder:
         """Return the run at `path`; raise RecordError where there is none."""
         if not (path / "config.json").is_file():
             raise RecordError(f"{path} is no run folder: it has no config.json")
-        (path / "checkpoints").mkdir(exist_ok=True)
         return cls(path)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:

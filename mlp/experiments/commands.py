@@ -78,7 +78,7 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: 
     how_to_go_on = f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}"
     runner = Runner(experiment, data, folder, device, args.quiet)
     parameters = sum(param.size for param in runner.model.params)
-    record_environment(folder, {"device": device, "data": data.source}, parameters)
+    record_environment(folder, device, data.source, parameters)
     if not args.quiet:
         where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {device}"
         print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}", flush=True)

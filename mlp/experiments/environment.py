@@ -15,19 +15,24 @@ from mlp.records import RunFolder
 PACKAGES = ("numpy", "safetensors", "matplotlib")
 
 
-def record_environment(folder: RunFolder, known: dict[str, Any], parameters: int) -> None:
+DECISIVE = ("mlp", "numpy", "blas", "device", "gpu")
+"""What the bits of a run depend on. Not on the number of threads, and its data is compared by SHA-256."""
+
+
+def record_environment(folder: RunFolder, device: str, data: str, parameters: int) -> None:
     """Write environment.json: the parameter count, and under `parts` what each part of the run ran on.
 
-    A resumed run adds a part only where something changed, and says so: its numbers may then differ in their last
-    bits from those of a run in one part.
+    A resumed run adds a part only where something changed. Where that may change its numbers' last bits against those
+    of a run in one part, it is said.
     """
-    now = {**_versions(), **_machine(), **known}
+    now = {**_versions(), **_machine(device), "data": data}
     exists = (folder.path / "environment.json").exists()
     parts: list[dict[str, Any]] = folder.read_field("environment.json", "parts") if exists else []
     if parts and parts[-1] == now:
         return
-    if parts:
-        changes = [f"{key} {parts[-1].get(key)!r} -> {now[key]!r}" for key in now if parts[-1].get(key) != now[key]]
+    before = parts[-1] if parts else now
+    changes = [f"{key} {before.get(key)!r} -> {now[key]!r}" for key in DECISIVE if before.get(key) != now[key]]
+    if changes:
         print(f"This part of the run is not bound to give the same bits: {'; '.join(changes)}", file=sys.stderr)
     folder.write_json("environment.json", {"parameters": parameters, "parts": [*parts, now]})
 
@@ -36,11 +41,12 @@ def _versions() -> dict[str, Any]:
     return {"mlp": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def _machine() -> dict[str, Any]:
+def _machine(device: str) -> dict[str, Any]:
     blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
     return {
         "platform": platform.platform(),
         "blas": ", ".join(f"{b.get('internal_api')} {b.get('version')} {b.get('architecture')}" for b in blas),
         "threads": num_threads(),
-        "gpu": usable_gpu().reason,
+        "device": device,
+        "gpu": usable_gpu().reason if device == "gpu" else None,
     }

@@ -73,6 +73,7 @@ class Runner:
                 f"{folder.last_checkpoint} is gone, and the run cannot go on without: start a new one"
             )
         else:
+            folder.last_checkpoint.parent.mkdir(exist_ok=True)
             self._save()
 
     def run(self, stop_after: int | None = None) -> None:

@@ -236,6 +236,33 @@ def test_a_run_resumed_elsewhere_says_so_and_records_both(call, capsys, tiny_dat
     assert [part["numpy"] == "1.0" for part in json.loads(path.read_text())["parts"]] == [True, False]
 
 
+def test_what_changes_no_bit_is_recorded_without_a_word(call, capsys, tiny_data, half):
+    path = half / "environment.json"
+    environment = json.loads(path.read_text())
+    environment["parts"][0].update(threads=99, matplotlib="1.0")
+    path.write_text(json.dumps(environment))
+    assert call("vgg08", "--resume", half, "--device", "cpu", "--quiet") == 0
+    assert capsys.readouterr().err == ""
+    assert len(json.loads(path.read_text())["parts"]) == 2
+
+
+def test_a_configuration_alone_is_enough_to_run_it_again(call, tiny_data, finished, tmp_path):
+    path = tmp_path / "again"
+    path.mkdir()
+    shutil.copy(finished / "config.json", path)
+    assert call("vgg08", "--resume", path, "--device", "cpu", "--quiet") == 0
+    tiny.assert_same_results(path, finished)
+
+
+def test_looking_at_a_run_changes_nothing_in_it(call, finished, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(finished, path)
+    shutil.rmtree(path / "checkpoints")
+    names = sorted(file.name for file in path.iterdir())
+    assert call("compare", path) == 0
+    assert sorted(file.name for file in path.iterdir()) == names
+
+
 def test_a_run_without_its_last_checkpoint_is_not_begun_anew(call, capsys, tiny_data, finished, tmp_path):
     path = tmp_path / "copy"
     shutil.copytree(finished, path)
