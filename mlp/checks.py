@@ -83,6 +83,13 @@ def check_same_shape(what: str, x: object, other: Array) -> None:
     check_shape(what, x, other.shape, like=other)
 
 
+def check_whole_number(what: str, value: Any) -> int:
+    """Return `value` as int; raise TypeError unless it is a whole number."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{what} is {value!r} ({type(value).__name__}), expected a whole number")
+    return int(value)
+
+
 def check_positive_int(what: str, value: Any, minimum: int = 1) -> int:
     """Return `value` as int; raise TypeError or ValueError unless it is a whole number of at least `minimum`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
@@ -92,14 +99,30 @@ def check_positive_int(what: str, value: Any, minimum: int = 1) -> int:
     return int(value)
 
 
-def check_pair(what: str, value: Any, minimum: int = 1) -> tuple[int, int]:
-    """Return a size given as one whole number or as a pair (height, width) as a pair of ints."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"{what} is {value!r}, expected one whole number or a pair (height, width)")
-        return check_positive_int(what, value[0], minimum), check_positive_int(what, value[1], minimum)
-    size = check_positive_int(what, value, minimum)
-    return size, size
+def check_sizes(what: str, value: Any, axes: int, minimum: int = 1) -> tuple[int, ...]:
+    """Return a size given as one whole number, or as one for each of the spatial axes, as a tuple of ints."""
+    if not isinstance(value, (tuple, list)):
+        return (check_positive_int(what, value, minimum),) * axes
+    if len(value) != axes:
+        raise ValueError(f"{what} is {value!r}, expected one whole number or {axes}, one per spatial axis")
+    return tuple(check_positive_int(what, size, minimum) for size in value)
+
+
+def check_padding(what: str, value: Any, axes: int) -> tuple[tuple[int, int], ...]:
+    """Return a padding, given as `check_sizes` takes it or as a pair (before, after) per spatial axis, as pairs."""
+    pairs = list(value) if isinstance(value, (tuple, list)) else [value]
+    if not any(isinstance(pair, (tuple, list)) for pair in pairs):
+        return tuple((size, size) for size in check_sizes(what, value, axes, minimum=0))
+    if len(pairs) != axes or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"{what} is {value!r}, expected {axes} pairs (before, after), one per spatial axis")
+    return tuple((check_positive_int(what, pair[0], 0), check_positive_int(what, pair[1], 0)) for pair in pairs)
+
+
+def check_choice(what: str, value: Any, choices: Sequence[str]) -> str:
+    """Return `value`; raise ValueError unless it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{what} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+    return str(value)
 
 
 def check_number(

@@ -1,13 +1,13 @@
 """Error functions: ``error(outputs, targets)`` is the value, ``error.grad(outputs, targets)`` its gradient.
 
 N is the batch size throughout. Gradients hold the 1/N, so that layers sum over the batch. Where an error takes class
-targets, they are one-hot rows (N, K) of probabilities, or whole-number labels (N,).
+targets, they are one-hot rows (N, K) of probabilities, or whole-number labels (N,); further axes may follow.
 """
 
 from typing import Any
 
-from mlp.backend import Array, array_module
-from mlp.checks import DTypeError, ShapeError, check_same_shape, check_shape
+from mlp.backend import Array, array_module, device_of, to_device
+from mlp.checks import DTypeError, ShapeError, check_choice, check_same_shape, check_shape, check_whole_number
 from mlp.kernels import log_softmax, sigmoid, softmax, softplus
 
 
@@ -69,37 +69,89 @@ class BinaryCrossEntropySigmoidError:
 
 
 class CrossEntropyError:
-    """Cross-entropy of class probabilities y: E = -1/N sum t ln y."""
+    """Cross-entropy of class probabilities y: E = -1/N sum t ln y, with 0 ln 0 = 0.
+
+    y (N, K, ...), the classes along axis 1; t one-hot (or soft) of y's shape, or labels (N, ...). N counts every
+    place, so (N, K, H, W) has N H W examples.
+    """
 
     def __call__(self, outputs: Array, targets: Array) -> Any:
         """Return E."""
         _check_classes("CrossEntropyError", outputs, targets)
-        return -_picked(array_module(outputs).log(outputs), targets).sum() / len(outputs)
+        xp, rows = array_module(outputs), _one_hot(targets, outputs)
+        logs = xp.log(xp.where(rows == 0, 1, outputs))
+        return -(rows * logs).sum() / (outputs.size // outputs.shape[1])
 
     def grad(self, outputs: Array, targets: Array) -> Array:
         """Return dE/dy = -t / (y N)."""
         _check_classes("CrossEntropyError.grad", outputs, targets)
-        return -_rows(targets, outputs) / outputs / len(outputs)
+        rows = _one_hot(targets, outputs)
+        divisors = array_module(outputs).where(rows == 0, 1, outputs)
+        return -rows / divisors / (outputs.size // outputs.shape[1])
 
     def __repr__(self) -> str:
         return "CrossEntropyError"
 
 
 class CrossEntropySoftmaxError:
-    """Cross-entropy of softmax(y), computed from y: E = -1/N sum t ln softmax(y), each row of t summing to 1."""
+    """Cross-entropy of softmax(y), computed from y: E = -1/N sum t ln softmax(y), each row of t summing to 1.
+
+    y (N, K, ...), the classes along axis 1; t one-hot (or soft) of y's shape, or labels (N, ...). Every place is an
+    example: l = -sum over k of w_k t_k ln softmax(y)_k, with `class_weights` w (K,), 1 by default. Places with the
+    label `ignore_label` take no part; such labels may lie outside 0..K-1. `reduction` is ``"mean"``, the sum of l
+    over the sum of the w that took part (over the number of places without weights or ignored labels), ``"sum"``, or
+    ``"none"``, the array of all l, whose `grad` is that of its sum. (ONNX's and, for labels, PyTorch's conventions.)
+    """
+
+    def __init__(
+        self, class_weights: Array | None = None, ignore_label: int | None = None, reduction: str = "mean"
+    ) -> None:
+        who = "CrossEntropySoftmaxError"
+        if class_weights is not None:
+            check_shape(f"{who}: class_weights", class_weights, ("K",))
+        if ignore_label is not None:
+            ignore_label = check_whole_number(f"{who}: ignore_label", ignore_label)
+        self.class_weights, self.ignore_label = class_weights, ignore_label
+        self.reduction = check_choice(f"{who}: reduction", reduction, ("mean", "sum", "none"))
 
     def __call__(self, outputs: Array, targets: Array) -> Any:
         """Return E."""
-        _check_classes("CrossEntropySoftmaxError", outputs, targets)
-        return -_picked(log_softmax(outputs), targets).sum() / len(outputs)
+        rows = self._weighted_rows("CrossEntropySoftmaxError", outputs, targets)
+        losses = -(rows * log_softmax(outputs, axis=1)).sum(axis=1)
+        return losses if self.reduction == "none" else losses.sum() / self._count(outputs, rows)
 
     def grad(self, outputs: Array, targets: Array) -> Array:
-        """Return dE/dy = (softmax(y) - t) / N."""
-        _check_classes("CrossEntropySoftmaxError.grad", outputs, targets)
-        return (softmax(outputs) - _rows(targets, outputs)) / len(outputs)
+        """Return dE/dy = (softmax(y) - t) / N; with weights (softmax(y) sum of w t - w t) / sum of weights."""
+        rows = self._weighted_rows("CrossEntropySoftmaxError.grad", outputs, targets)
+        totals = 1.0 if self._plain() else rows.sum(axis=1, keepdims=True)
+        return (softmax(outputs, axis=1) * totals - rows) / self._count(outputs, rows)
+
+    def _plain(self) -> bool:
+        return self.class_weights is None and self.ignore_label is None
+
+    def _count(self, outputs: Array, rows: Array) -> Any:
+        """Return what the sum is divided by."""
+        if self.reduction != "mean":
+            return 1
+        return outputs.size // outputs.shape[1] if self._plain() else rows.sum()
+
+    def _weighted_rows(self, who: str, outputs: Array, targets: Array) -> Array:
+        """Return w t, of the outputs' shape and dtype (a real one)."""
+        known = _check_classes(who, outputs, targets, self.ignore_label)
+        rows = _one_hot(targets, outputs)
+        if known is not None:
+            rows = rows * known
+        if self.class_weights is None:
+            return rows
+        check_shape("CrossEntropySoftmaxError: class_weights", self.class_weights, (outputs.shape[1],))
+        weights = to_device(self.class_weights, device_of(outputs)).astype(outputs.real.dtype)
+        return rows * weights.reshape(-1, *[1] * (outputs.ndim - 2))
 
     def __repr__(self) -> str:
-        return "CrossEntropySoftmaxError"
+        extras = [] if self.class_weights is None else ["class_weights=..."]
+        extras += [] if self.ignore_label is None else [f"ignore_label={self.ignore_label}"]
+        extras += [] if self.reduction == "mean" else [f"reduction={self.reduction!r}"]
+        return f"CrossEntropySoftmaxError{'(' + ', '.join(extras) + ')' if extras else ''}"
 
 
 def _check(who: str, outputs: Array, targets: Array) -> None:
@@ -107,29 +159,32 @@ def _check(who: str, outputs: Array, targets: Array) -> None:
     check_same_shape(f"{who}: targets", targets, outputs)
 
 
-def _check_classes(who: str, outputs: Array, targets: Array) -> None:
-    check_shape(f"{who}: outputs", outputs, ("N", "K"))
-    if getattr(targets, "ndim", 2) != 1:
+def _check_classes(who: str, outputs: Array, targets: Array, ignore_label: int | None = None) -> Array | None:
+    """Raise unless targets are one-hot rows or labels for outputs (N, K, ...); return which labels are not ignored."""
+    check_shape(f"{who}: outputs", outputs, ("N", "K", "..."))
+    labels_ndim = outputs.ndim - 1
+    if getattr(targets, "ndim", outputs.ndim) != labels_ndim:
         check_same_shape(f"{who}: targets", targets, outputs)
-        return
-    check_shape(f"{who}: targets", targets, (len(outputs),), like=outputs, integers=True)
+        if ignore_label is not None:
+            raise DTypeError(f"{who}: targets are one-hot rows, expected labels: only labels can be ignored")
+        return None
+    expected = (len(outputs), *outputs.shape[2:])
+    check_shape(f"{who}: targets", targets, expected, like=outputs, integers=True)
     if targets.dtype.kind not in "iu":
         raise DTypeError(f"{who}: targets has dtype {targets.dtype}, expected whole-number labels or one-hot rows")
-    low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[1]
+    known = None if ignore_label is None else targets != ignore_label
+    labels = targets if known is None else targets[known]
+    if not labels.size:
+        raise ShapeError(f"{who}: every label in targets is {ignore_label}, the ignored one: nothing is left")
+    low, high, classes = int(labels.min()), int(labels.max()), outputs.shape[1]
     if low < 0 or high >= classes:
         raise ShapeError(f"{who}: targets holds labels {low}..{high}, expected 0..{classes - 1}, one per output")
+    return None if known is None else known[:, None]
 
 
-def _picked(logs: Array, targets: Array) -> Array:
-    """Return t ln y for one-hot rows t, or ln y of the labelled class of each row."""
-    if targets.ndim == 2:
-        return targets * logs
-    return array_module(logs).take_along_axis(logs, targets[:, None], axis=1)
-
-
-def _rows(targets: Array, outputs: Array) -> Array:
-    """Return targets as one-hot rows; labels get the outputs' (real) dtype."""
-    if targets.ndim == 2:
+def _one_hot(targets: Array, outputs: Array) -> Array:
+    """Return targets as one-hot rows of the outputs' shape; labels get the outputs' (real) dtype."""
+    if targets.ndim == outputs.ndim:
         return targets
-    xp = array_module(outputs)
-    return (targets[:, None] == xp.arange(outputs.shape[1])).astype(outputs.real.dtype)
+    classes = array_module(outputs).arange(outputs.shape[1]).reshape(-1, *[1] * (outputs.ndim - 2))
+    return (targets[:, None] == classes).astype(outputs.real.dtype)

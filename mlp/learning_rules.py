@@ -112,15 +112,23 @@ class AdamLearningRule(GradientDescentLearningRule):
         p <- p - lr sqrt(1 - b2^t) / (1 - b1^t) m1 / (sqrt(m2) + epsilon),   t = 1, 2, ...
 
     Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015, the reordering at the end of section 2;
-    for algorithm 1 itself see `KingmaAdamLearningRule`.
+    for algorithm 1 itself see `KingmaAdamLearningRule`. Without `bias_correction` the step is lr m1 / (sqrt(m2) +
+    epsilon) from the start.
     """
 
     state_names = ("moms_1", "moms_2")
 
     def __init__(
-        self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8
+        self,
+        learning_rate: float = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        bias_correction: bool = True,
     ) -> None:
         super().__init__(learning_rate)
+        self.bias_correction = bias_correction
         self.beta_1, self.beta_2 = (
             check_number(f"{type(self).__name__}: {name}", beta, 0.0, 1.0, high_open=True)
             for name, beta in (("beta_1", beta_1), ("beta_2", beta_2))
@@ -133,8 +141,10 @@ class AdamLearningRule(GradientDescentLearningRule):
         mom_1 += (1.0 - self.beta_1) * grad
         mom_2 *= self.beta_2
         mom_2 += (1.0 - self.beta_2) * (grad * grad)
-        correction_1 = 1.0 - self.beta_1**self.step_count
-        correction_2 = (1.0 - self.beta_2**self.step_count) ** 0.5
+        correction_1 = correction_2 = 1.0
+        if self.bias_correction:
+            correction_1 = 1.0 - self.beta_1**self.step_count
+            correction_2 = (1.0 - self.beta_2**self.step_count) ** 0.5
         self._descend(param, mom_1, mom_2, correction_1, correction_2)
 
     def _descend(self, param: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> None:
@@ -171,8 +181,10 @@ class AdamLearningRuleWithWeightDecay(AdamLearningRule):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float = 1e-5,
+        *,
+        bias_correction: bool = True,
     ) -> None:
-        super().__init__(learning_rate, beta_1, beta_2, epsilon)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, bias_correction=bias_correction)
         self.initial_learning_rate = self.learning_rate
         name = "AdamLearningRuleWithWeightDecay: weight_decay"
         self.weight_decay = check_number(name, weight_decay, 0.0)
@@ -186,31 +198,42 @@ class AdamLearningRuleWithWeightDecay(AdamLearningRule):
 class AdaGradLearningRule(GradientDescentLearningRule):
     """AdaGrad: s <- s + g^2, p <- p - lr g / sqrt(s + epsilon), epsilon inside the root.
 
-    Duchi, Hazan and Singer, Adaptive subgradient methods, JMLR 12 (2011), the diagonal case.
+    Without `epsilon_inside_root` p <- p - lr g / (sqrt(s) + epsilon), PyTorch's and ONNX's convention. Duchi, Hazan
+    and Singer, Adaptive subgradient methods, JMLR 12 (2011), the diagonal case.
     """
 
     state_names = ("sum_sq_grads",)
 
-    def __init__(self, learning_rate: float = 1e-2, epsilon: float = 1e-8) -> None:
+    def __init__(self, learning_rate: float = 1e-2, epsilon: float = 1e-8, *, epsilon_inside_root: bool = True) -> None:
         super().__init__(learning_rate)
+        self.epsilon_inside_root = epsilon_inside_root
         self.epsilon = check_number("AdaGradLearningRule: epsilon", epsilon, 0.0, low_open=True)
 
     def _update(self, param: Array, grad: Array, *state: Array) -> None:
         (sum_sq,) = state
         sum_sq += grad * grad
-        param -= self.learning_rate * grad / array_module(sum_sq).sqrt(sum_sq + self.epsilon)
+        param -= self.learning_rate * grad / _root(sum_sq, self.epsilon, self.epsilon_inside_root)
 
 
 class RMSPropLearningRule(GradientDescentLearningRule):
     """RMSProp: s <- beta s + (1 - beta) g^2, p <- p - lr g / sqrt(s + epsilon), epsilon inside the root.
 
-    Tieleman and Hinton, Neural networks for machine learning, Coursera 2012, lecture 6.5.
+    Without `epsilon_inside_root` p <- p - lr g / (sqrt(s) + epsilon), PyTorch's convention. Tieleman and Hinton,
+    Neural networks for machine learning, Coursera 2012, lecture 6.5.
     """
 
     state_names = ("moms_2",)
 
-    def __init__(self, learning_rate: float = 1e-3, beta: float = 0.9, epsilon: float = 1e-8) -> None:
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        beta: float = 0.9,
+        epsilon: float = 1e-8,
+        *,
+        epsilon_inside_root: bool = True,
+    ) -> None:
         super().__init__(learning_rate)
+        self.epsilon_inside_root = epsilon_inside_root
         self.beta = check_number("RMSPropLearningRule: beta", beta, 0.0, 1.0, high_open=True)
         self.epsilon = check_number("RMSPropLearningRule: epsilon", epsilon, 0.0, low_open=True)
 
@@ -218,7 +241,13 @@ class RMSPropLearningRule(GradientDescentLearningRule):
         (mom_2,) = state
         mom_2 *= self.beta
         mom_2 += (1.0 - self.beta) * (grad * grad)
-        param -= self.learning_rate * grad / array_module(mom_2).sqrt(mom_2 + self.epsilon)
+        param -= self.learning_rate * grad / _root(mom_2, self.epsilon, self.epsilon_inside_root)
+
+
+def _root(x: Array, epsilon: float, inside: bool) -> Array:
+    """Return sqrt(x + epsilon), or sqrt(x) + epsilon."""
+    sqrt = array_module(x).sqrt
+    return sqrt(x + epsilon) if inside else sqrt(x) + epsilon
 
 
 def _listed(arrays: Any) -> list[Array]:

@@ -36,7 +36,7 @@ def _host(value):
 def _device(value):
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asarray(value).view(ndarray)
-    return tuple(map(_device, value)) if isinstance(value, tuple) else value
+    return type(value)(map(_device, value)) if isinstance(value, (tuple, list)) else value
 
 
 class ndarray(np.ndarray):

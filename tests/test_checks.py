@@ -69,12 +69,26 @@ def test_whole_numbers_are_whole(value):
 
 def test_numbers_and_pairs():
     assert checks.check_positive_int("size", np.int32(3)) == 3
-    assert checks.check_pair("size", 2) == (2, 2)
-    assert checks.check_pair("size", (2, 3)) == (2, 3)
+    assert checks.check_sizes("size", 2, 2) == (2, 2)
+    assert checks.check_sizes("size", (2, 3), 2) == (2, 3)
+    assert checks.check_sizes("size", [4], 1) == (4,)
+    assert checks.check_padding("padding", 2, 3) == ((2, 2), (2, 2), (2, 2))
+    assert checks.check_padding("padding", (0, 1), 2) == ((0, 0), (1, 1))
+    assert checks.check_padding("padding", ((0, 1), (2, 3)), 2) == ((0, 1), (2, 3))
     assert checks.check_number("rate", np.float32(0.5), 0.0) == 0.5
     for wrong in ((1, 2, 3), (0, 1)):
         with pytest.raises(ValueError, match="size is"):
-            checks.check_pair("size", wrong)
+            checks.check_sizes("size", wrong, 2)
+    for wrong in ((1, 2, 3), (0, -1), -1, ((0, 1),), ((0, 1), 2), ((0, 1, 2), (1, 1)), ((0, 1), (0, -1))):
+        with pytest.raises(ValueError, match="padding is"):
+            checks.check_padding("padding", wrong, 2)
+    assert checks.check_choice("reduction", "sum", ("mean", "sum")) == "sum"
+    with pytest.raises(ValueError, match="reduction is 'max', expected one of 'mean', 'sum'"):
+        checks.check_choice("reduction", "max", ("mean", "sum"))
+    assert checks.check_whole_number("axis", np.int64(-1)) == -1
+    for odd in (True, 1.0, "1"):
+        with pytest.raises(TypeError, match=r"axis is .*expected a whole number"):
+            checks.check_whole_number("axis", odd)
 
 
 @pytest.mark.parametrize(

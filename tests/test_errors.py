@@ -1,26 +1,45 @@
+import pickle
+
 import numpy as np
 import pytest
 
-from mlp import errors
+from mlp import errors, penalties
 from mlp.checks import DTypeError, ShapeError
-from mlp.layers import ReshapeLayer
 from mlp.testing import check_gradients
-
-from .cases import ERROR_CASES
+from mlp.testing.cases import ERROR_CASES, PENALTY_CASES
 
 every_case = pytest.mark.parametrize("case", ERROR_CASES, ids=[case.name for case in ERROR_CASES])
 
 
 @every_case
-@pytest.mark.parametrize("method", ["complex step", "central differences"])
-def test_gradients_are_right(case, method):
-    identity = ReshapeLayer(case.outputs.shape[1:])
-    check_gradients(identity, case.outputs, case.error, case.targets, method=method)
+@pytest.mark.parametrize(("method", "tolerance"), [("complex step", 1e-12), ("central differences", 1e-6)])
+def test_gradients_are_right(case, method, tolerance):
+    report = check_gradients(case.error, case.outputs, targets=case.targets, methods=[method], tolerance=tolerance)
+    assert report.worst <= tolerance
+    assert report.notes == ()
+    means = "a mean over the batch" in report.conduct
+    assert means == (getattr(case.error, "reduction", "mean") == "mean")
+
+
+@every_case
+def test_float32_is_within_1e5_of_float64(case):
+    targets = case.targets if case.targets.dtype.kind == "i" else case.targets.astype(np.float32)
+    outputs = case.outputs.astype(np.float32)
+    wide = outputs.astype(np.float64), targets.astype(np.float64 if targets.dtype.kind == "f" else np.int64)
+    np.testing.assert_allclose(case.error(outputs, targets), case.error(*wide), rtol=1e-5)
+    np.testing.assert_allclose(case.error.grad(outputs, targets), case.error.grad(*wide), rtol=1e-5, atol=1e-6)
+
+
+@every_case
+def test_a_copy_by_pickle_behaves_the_same(case):
+    clone = pickle.loads(pickle.dumps(case.error))
+    np.testing.assert_array_equal(clone(case.outputs, case.targets), case.error(case.outputs, case.targets))
+    assert repr(clone) == repr(case.error)
 
 
 @every_case
 def test_dtype_of_the_gradient_is_the_outputs(case):
-    targets = case.targets if case.targets.ndim == 1 else case.targets.astype(np.float32)
+    targets = case.targets if case.targets.dtype.kind == "i" else case.targets.astype(np.float32)
     assert case.error.grad(case.outputs.astype(np.float32), targets).dtype == np.float32
     assert case.error.grad(case.outputs, case.targets).dtype == np.float64
 
@@ -78,3 +97,13 @@ def test_every_error_has_a_case_and_a_repr():
     assert public == {type(case.error).__name__ for case in ERROR_CASES}
     assert repr(errors.SumOfSquaredDiffsError()) == "MeanSquaredErrorCost"
     assert repr(errors.CrossEntropySoftmaxError()) == "CrossEntropySoftmaxError"
+
+
+def test_every_public_error_and_penalty_has_a_case():
+    for module, cases in ((errors, ERROR_CASES), (penalties, PENALTY_CASES)):
+        defined = {
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__
+        }
+        assert {type(case[1]).__name__ for case in cases} == {name for name in defined if not name.startswith("_")}

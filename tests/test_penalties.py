@@ -3,6 +3,15 @@ import pytest
 
 from mlp.checks import DTypeError
 from mlp.penalties import L1Penalty, L2Penalty
+from mlp.testing import check_gradients
+from mlp.testing.cases import PENALTY_CASES
+
+
+@pytest.mark.parametrize("case", PENALTY_CASES, ids=[case.name for case in PENALTY_CASES])
+@pytest.mark.parametrize("method", ["complex step", "central differences"])
+def test_gradients_are_right(case, method):
+    report = check_gradients(case.penalty, case.parameter, methods=[method])
+    assert report.worst <= (1e-12 if method == "complex step" else 1e-6)
 
 
 def test_values_and_gradients():

@@ -5,21 +5,29 @@ A kernel takes arrays and a geometry, knows nothing of layers, and runs where it
 
 from mlp.kernels.convolution import (
     ConvGeometry,
-    conv2d,
-    conv2d_grad_inputs,
-    conv2d_grad_kernels,
-    conv2d_grads,
+    channels_first,
+    channels_last,
+    conv,
+    conv_grad_inputs,
+    conv_grad_kernels,
+    conv_grads,
 )
 from mlp.kernels.functions import log_softmax, sigmoid, softmax, softplus
 from mlp.kernels.parallel import SettingError, num_threads, run_parts
+from mlp.kernels.windows import Padding, PoolGeometry, Sizes
 
 __all__ = [
     "ConvGeometry",
+    "Padding",
+    "PoolGeometry",
     "SettingError",
-    "conv2d",
-    "conv2d_grad_inputs",
-    "conv2d_grad_kernels",
-    "conv2d_grads",
+    "Sizes",
+    "channels_first",
+    "channels_last",
+    "conv",
+    "conv_grad_inputs",
+    "conv_grad_kernels",
+    "conv_grads",
     "log_softmax",
     "num_threads",
     "run_parts",

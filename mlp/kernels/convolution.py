@@ -1,6 +1,7 @@
-"""2-d convolution (cross-correlation) as matrix products of image columns: im2col.
+"""Convolution (cross-correlation) over one or more spatial axes, as matrix products of image columns: im2col.
 
-Letters: N batch, C K channels in and out, H W, KH KW kernel, SH SW stride, PH PW padding, DH DW dilation, OH OW.
+Letters, for two spatial axes: N batch, C K channels in and out, H W, KH KW kernel, SH SW stride, PH PW padding before,
+DH DW dilation, OH OW.
 
     y[n,k,i,j] = b[k] + sum over c,u,v of  w[k,c,u,v] x[n, c, i SH + u DH - PH, j SW + v DW - PW]
 
@@ -9,71 +10,81 @@ y = columns(x) w, (N OH OW, KH KW C) times (KH KW C, K). The matrix of a whole b
 a 3x3 kernel: it is made, used and forgotten for a few images at a time, while it is in the cache (Chellapilla, Puri
 and Simard, High performance convolutional neural networks for document processing, IWFHR 2006).
 
-Memory is channels-last: results are (N, C, H, W) views of (N, H, W, C) memory; inputs may have any strides.
+Memory is channels-last: results are (N, C, H, W) views of (N, H, W, C) memory; inputs may have any strides. One and
+three spatial axes, (N, C, L) and (N, C, D, H, W), go the same way. With groups, w is (K, C / groups, KH, KW): the
+channels in and out are cut into that many groups, and each group of outputs sees its own group of inputs.
 """
 
 from collections.abc import Iterator
+from itertools import starmap
+from math import prod
 from typing import NamedTuple
 
 from mlp.backend import Array, array_module, is_gpu_array
 from mlp.kernels.parallel import run_parts
-
-Pair = tuple[int, int]
+from mlp.kernels.windows import Padding, Sizes, num_windows
 
 _CHUNK_NUMBERS = 300_000
 """Numbers in one chunk of columns: 1.2 MB in float32, what a core's second-level cache holds."""
 
 
 class ConvGeometry(NamedTuple):
-    """Sizes of a convolution, each a pair (height, width)."""
+    """Sizes of a convolution, one per spatial axis; `padding` is a pair (before, after) per axis."""
 
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
+    kernel: Sizes
+    stride: Sizes
+    padding: Padding
+    dilation: Sizes
+    groups: int = 1
 
-    def output_size(self, height: int, width: int) -> Pair:
-        """Return (OH, OW) for an image of this size: floor((H + 2 PH - DH (KH - 1) - 1) / SH) + 1."""
-        sizes = [
-            (size + 2 * pad - dil * (ker - 1) - 1) // step + 1
-            for size, ker, step, pad, dil in zip((height, width), *self, strict=True)
-        ]
-        return sizes[0], sizes[1]
+    def output_size(self, size: Sizes) -> Sizes:
+        """Return (OH, OW) for images of this (H, W)."""
+        return tuple(starmap(num_windows, zip(size, *self[:4], strict=True)))
 
 
 class _Frame(NamedTuple):
-    """Where images are placed in a frame of zeros, and which windows are read from the frame.
+    """Where images are placed in a frame of zeros, and which windows are read from the frame, axis by axis.
 
     Pixel i of an image goes to `offset` + i `spread`, and is left out where that is outside. Window i starts at
     i `stride` and reads every `dilation`-th pixel.
     """
 
-    windows: Pair
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
-    offset: Pair
-    spread: Pair
+    windows: Sizes
+    kernel: Sizes
+    stride: Sizes
+    dilation: Sizes
+    offset: Sizes
+    spread: Sizes
 
-    def size(self, axis: int) -> int:
-        reach = self.dilation[axis] * (self.kernel[axis] - 1)
-        return (self.windows[axis] - 1) * self.stride[axis] + reach + 1
+    def size(self) -> Sizes:
+        return tuple(
+            (windows - 1) * step + dilation * (kernel - 1) + 1
+            for windows, kernel, step, dilation in zip(*self[:4], strict=True)
+        )
 
-    def placement(self, axis: int, length: int) -> tuple[slice, slice]:
-        """Return the slice of the frame and the slice of an image of this length that goes there."""
-        offset, spread, size = self.offset[axis], self.spread[axis], self.size(axis)
-        first = max(0, -(offset // spread))
-        last = min(length, -((offset - size) // spread))
-        if last <= first:
-            return slice(0, 0), slice(0, 0)
-        return slice(offset + first * spread, offset + (last - 1) * spread + 1, spread), slice(first, last)
+    def placement(self, image: Sizes) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Return the slices of the frame, and the slices of an image of this size that go there."""
+        pairs = list(starmap(_placement, zip(self.offset, self.spread, self.size(), image, strict=True)))
+        return tuple(to for to, _ in pairs), tuple(taken for _, taken in pairs)
 
 
-def conv2d(inputs: Array, kernels: Array, biases: Array | None, geometry: ConvGeometry) -> Array:
+def _placement(offset: int, spread: int, size: int, length: int) -> tuple[slice, slice]:
+    first = max(0, -(offset // spread))
+    last = min(length, -((offset - size) // spread))
+    if last <= first:
+        return slice(0, 0), slice(0, 0)
+    return slice(offset + first * spread, offset + (last - 1) * spread + 1, spread), slice(first, last)
+
+
+def conv(inputs: Array, kernels: Array, biases: Array | None, geometry: ConvGeometry) -> Array:
     """Return y (N, K, OH, OW) for x (N, C, H, W), w (K, C, KH, KW) and b (K,) or None."""
     xp = array_module(inputs)
+    if geometry.groups > 1:
+        groups = zip(*(xp.split(x, geometry.groups, axis) for x, axis in ((inputs, 1), (kernels, 0))), strict=True)
+        outputs = xp.concatenate([conv(x, w, None, geometry._replace(groups=1)) for x, w in groups], axis=1)
+        return outputs if biases is None else outputs + _per_channel(biases, outputs)
     frame = _forward_frame(inputs, geometry)
-    matrix = kernels.transpose(2, 3, 1, 0).reshape(-1, kernels.shape[0])
+    matrix = channels_last(kernels).reshape(kernels.shape[0], -1).T
     outputs = _empty_rows(inputs, kernels, frame.windows, kernels.shape[0])
 
     def part(start: int, stop: int) -> None:
@@ -84,49 +95,63 @@ def conv2d(inputs: Array, kernels: Array, biases: Array | None, geometry: ConvGe
                 rows += biases
 
     run_parts(part, len(inputs), _chunk_length(inputs, frame))
-    return outputs.transpose(0, 3, 1, 2)
+    return channels_first(outputs)
 
 
-def conv2d_grad_inputs(grads: Array, kernels: Array, geometry: ConvGeometry, size: Pair) -> Array:
+def conv_grad_inputs(
+    grads: Array, kernels: Array, geometry: ConvGeometry, size: Sizes, biases: Array | None = None
+) -> Array:
     """Return dE/dx (N, C, H, W) for dE/dy (N, K, OH, OW), w (K, C, KH, KW) and `size` = (H, W).
 
-    A convolution too: of dE/dy, spread by the stride and padded, with the kernels turned by half a turn.
+    A convolution too: of dE/dy, spread by the stride and padded, with the kernels turned by half a turn. `biases`
+    (C,), which a transposed convolution has, are added.
     """
     xp = array_module(grads)
+    if geometry.groups > 1:
+        groups = zip(*(xp.split(x, geometry.groups, axis) for x, axis in ((grads, 1), (kernels, 0))), strict=True)
+        parts = [conv_grad_inputs(g, w, geometry._replace(groups=1), size) for g, w in groups]
+        whole = xp.concatenate(parts, axis=1)
+        return whole if biases is None else whole + _per_channel(biases, whole)
     frame = _backward_frame(geometry, size)
     matrix = _turned(kernels)
     grads_wrt_inputs = _empty_rows(grads, kernels, size, kernels.shape[1])
 
     def part(start: int, stop: int) -> None:
         for chunk, columns in _column_chunks(grads, frame, start, stop):
-            xp.matmul(columns, matrix, out=grads_wrt_inputs[chunk].reshape(len(columns), -1))
+            rows = grads_wrt_inputs[chunk].reshape(len(columns), -1)
+            xp.matmul(columns, matrix, out=rows)
+            if biases is not None:
+                rows += biases
 
     run_parts(part, len(grads), _chunk_length(grads, frame))
-    return grads_wrt_inputs.transpose(0, 3, 1, 2)
+    return channels_first(grads_wrt_inputs)
 
 
-def conv2d_grad_kernels(inputs: Array, grads: Array, geometry: ConvGeometry) -> Array:
+def conv_grad_kernels(inputs: Array, grads: Array, geometry: ConvGeometry) -> Array:
     """Return dE/dw (K, C, KH, KW) for x (N, C, H, W) and dE/dy (N, K, OH, OW): columns(x)' dE/dy."""
+    if geometry.groups > 1:
+        xp = array_module(inputs)
+        groups = zip(*(xp.split(x, geometry.groups, axis=1) for x in (inputs, grads)), strict=True)
+        return xp.concatenate([conv_grad_kernels(x, g, geometry._replace(groups=1)) for x, g in groups])
     frame = _forward_frame(inputs, geometry)
-    channels = inputs.shape[1], grads.shape[1]
 
     def part(start: int, stop: int) -> Array:
         chunks = _column_chunks(inputs, frame, start, stop)
         return _sum([columns.T @ _rows(grads[chunk]) for chunk, columns in chunks])
 
     total = _sum(run_parts(part, len(inputs), _chunk_length(inputs, frame)))
-    return total.reshape(*geometry.kernel, *channels).transpose(3, 2, 0, 1)
+    return channels_first(total.T.reshape(grads.shape[1], *geometry.kernel, inputs.shape[1]))
 
 
-def conv2d_grads(inputs: Array, grads: Array, kernels: Array, geometry: ConvGeometry) -> tuple[Array, Array]:
-    """Return dE/dx and dE/dw together, as `conv2d_grad_inputs` and `conv2d_grad_kernels` do.
+def conv_grads(inputs: Array, grads: Array, kernels: Array, geometry: ConvGeometry) -> tuple[Array, Array]:
+    """Return dE/dx and dE/dw together, as `conv_grad_inputs` and `conv_grad_kernels` do.
 
     At stride 1 both come from one matrix of columns, that of dE/dy: dE/dw = x' columns(dE/dy), turned.
     """
-    size = (inputs.shape[2], inputs.shape[3])
-    if geometry.stride != (1, 1):
-        grads_wrt_kernels = conv2d_grad_kernels(inputs, grads, geometry)
-        return conv2d_grad_inputs(grads, kernels, geometry, size), grads_wrt_kernels
+    size = inputs.shape[2:]
+    if geometry.groups > 1 or max(geometry.stride) > 1:
+        grads_wrt_kernels = conv_grad_kernels(inputs, grads, geometry)
+        return conv_grad_inputs(grads, kernels, geometry, size), grads_wrt_kernels
     xp = array_module(grads)
     frame = _backward_frame(geometry, size)
     matrix = _turned(kernels)
@@ -140,27 +165,37 @@ def conv2d_grads(inputs: Array, grads: Array, kernels: Array, geometry: ConvGeom
         return _sum(products)
 
     total = _sum(run_parts(part, len(grads), _chunk_length(grads, frame)))
-    turned = total.reshape(kernels.shape[1], *geometry.kernel, kernels.shape[0])[:, ::-1, ::-1]
-    return grads_wrt_inputs.transpose(0, 3, 1, 2), turned.transpose(3, 0, 1, 2)
+    columns_of = total.reshape(kernels.shape[1], *geometry.kernel, kernels.shape[0])
+    return channels_first(grads_wrt_inputs), _half_turn(channels_first(columns_of).swapaxes(0, 1))
+
+
+def channels_last(x: Array) -> Array:
+    """Return (N, C, H, W) as (N, H, W, C), a view; any number of spatial axes."""
+    return x.transpose(0, *range(2, x.ndim), 1)
+
+
+def channels_first(x: Array) -> Array:
+    """Return (N, H, W, C) as (N, C, H, W), a view; any number of spatial axes."""
+    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
 def _forward_frame(inputs: Array, geometry: ConvGeometry) -> _Frame:
-    windows = geometry.output_size(*inputs.shape[2:])
-    return _Frame(windows, geometry.kernel, geometry.stride, geometry.dilation, geometry.padding, (1, 1))
+    kernel, stride, padding, dilation, _ = geometry
+    before = tuple(pair[0] for pair in padding)
+    return _Frame(geometry.output_size(inputs.shape[2:]), kernel, stride, dilation, before, (1,) * len(kernel))
 
 
-def _backward_frame(geometry: ConvGeometry, size: Pair) -> _Frame:
-    (kh, kw), (dh, dw), (ph, pw) = geometry.kernel, geometry.dilation, geometry.padding
-    offset = dh * (kh - 1) - ph, dw * (kw - 1) - pw
-    return _Frame(size, geometry.kernel, (1, 1), geometry.dilation, offset, geometry.stride)
+def _backward_frame(geometry: ConvGeometry, size: Sizes) -> _Frame:
+    kernel, stride, padding, dilation, _ = geometry
+    offset = tuple(d * (k - 1) - before for d, k, (before, _) in zip(dilation, kernel, padding, strict=True))
+    return _Frame(size, kernel, (1,) * len(kernel), dilation, offset, stride)
 
 
 def _chunk_length(images: Array, frame: _Frame) -> int:
     """Return how many images' columns to make at once: a cacheful on a CPU, all on a GPU."""
     if is_gpu_array(images):
         return len(images)
-    (oh, ow), (kh, kw) = frame.windows, frame.kernel
-    return max(1, _CHUNK_NUMBERS // int(oh * ow * kh * kw * images.shape[1]))
+    return max(1, _CHUNK_NUMBERS // (prod(frame.windows) * prod(frame.kernel) * int(images.shape[1])))
 
 
 def _column_chunks(images: Array, frame: _Frame, start: int, stop: int) -> Iterator[tuple[slice, Array]]:
@@ -171,38 +206,46 @@ def _column_chunks(images: Array, frame: _Frame, start: int, stop: int) -> Itera
     xp = array_module(images)
     length = min(_chunk_length(images, frame), stop - start)
     channels = images.shape[1]
-    padded = xp.zeros((length, frame.size(0), frame.size(1), channels), images.dtype)
+    padded = xp.zeros((length, *frame.size(), channels), images.dtype)
     columns = xp.empty((length, *frame.windows, *frame.kernel, channels), images.dtype)
     windows = _windows(padded, frame)
-    (rows_to, rows_from), (cols_to, cols_from) = (frame.placement(a, images.shape[2 + a]) for a in (0, 1))
+    to, taken = frame.placement(images.shape[2:])
     for first in range(start, stop, length):
         chunk = slice(first, min(first + length, stop))
         n = chunk.stop - first
-        padded[:n, rows_to, cols_to] = images[chunk, :, rows_from, cols_from].transpose(0, 2, 3, 1)
+        padded[(slice(n), *to)] = channels_last(images[(chunk, slice(None), *taken)])
         columns[:n] = windows[:n]
-        yield chunk, columns[:n].reshape(-1, columns[0, 0, 0].size)
+        yield chunk, columns[:n].reshape(-1, prod(frame.kernel) * channels)
 
 
 def _windows(padded: Array, frame: _Frame) -> Array:
     """Return the view (N, OH, OW, KH, KW, C) of the windows of `padded` (N, rows, columns, C)."""
-    n, row, col, channel = padded.strides
-    (sh, sw), (dh, dw) = frame.stride, frame.dilation
-    shape = (len(padded), *frame.windows, *frame.kernel, padded.shape[3])
-    strides = (n, row * sh, col * sw, row * dh, col * dw, channel)
-    return array_module(padded).lib.stride_tricks.as_strided(padded, shape, strides)
+    image, *pixels, channel = padded.strides
+    shape = (len(padded), *frame.windows, *frame.kernel, padded.shape[-1])
+    steps = [pixel * step for pixel, step in zip(pixels, frame.stride, strict=True)]
+    inside = [pixel * step for pixel, step in zip(pixels, frame.dilation, strict=True)]
+    return array_module(padded).lib.stride_tricks.as_strided(padded, shape, (image, *steps, *inside, channel))
 
 
 def _rows(images: Array) -> Array:
     """Return (N, C, H, W) as the matrix (N H W, C) of its pixels: a view where memory is channels-last."""
-    return images.transpose(0, 2, 3, 1).reshape(-1, images.shape[1])
+    return channels_last(images).reshape(-1, images.shape[1])
+
+
+def _half_turn(kernels: Array) -> Array:
+    return kernels[(..., *[slice(None, None, -1)] * (kernels.ndim - 2))]
 
 
 def _turned(kernels: Array) -> Array:
     """Return w (K, C, KH, KW) turned by half a turn, as the matrix (KH KW K, C)."""
-    return kernels[:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, kernels.shape[1])
+    return channels_last(_half_turn(kernels).swapaxes(0, 1)).reshape(kernels.shape[1], -1).T
 
 
-def _empty_rows(images: Array, kernels: Array, size: Pair, channels: int) -> Array:
+def _per_channel(biases: Array, images: Array) -> Array:
+    return biases.reshape(-1, *[1] * (images.ndim - 2))
+
+
+def _empty_rows(images: Array, kernels: Array, size: Sizes, channels: int) -> Array:
     xp = array_module(images)
     return xp.empty((len(images), *size, channels), xp.result_type(images, kernels))
 

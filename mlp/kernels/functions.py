@@ -11,6 +11,13 @@ def sigmoid(x: Array) -> Array:
     return xp.where(positive, 1, e) / (1.0 + e)
 
 
+def sigmoid_slope(x: Array) -> Array:
+    """Return the derivative of `sigmoid`, e / (1 + e)^2 with e = exp(-|x|): right where y (1 - y) has lost 1 - y."""
+    xp = array_module(x)
+    e = xp.exp(xp.where(x.real >= 0, -x, x))
+    return e / ((1.0 + e) * (1.0 + e))
+
+
 def softplus(x: Array) -> Array:
     """Return ln(1 + exp(x)) = max(x, 0) + ln(1 + exp(-|x|))."""
     xp = array_module(x)
@@ -18,14 +25,47 @@ def softplus(x: Array) -> Array:
     return x * positive + xp.log1p(xp.exp(xp.where(positive, -x, x)))
 
 
-def softmax(x: Array) -> Array:
-    """Return exp(x_k) / sum over the last axis of exp(x_j), computed from x - max x."""
-    exps = array_module(x).exp(x - x.real.max(axis=-1, keepdims=True))
-    return exps / exps.sum(axis=-1, keepdims=True)
+def softmax(x: Array, axis: int = -1) -> Array:
+    """Return exp(x_k) / sum along the axis of exp(x_j)."""
+    exps, _ = _exps(x, axis)
+    return exps / exps.sum(axis=axis, keepdims=True)
 
 
-def log_softmax(x: Array) -> Array:
-    """Return ln softmax(x) = z - ln sum over the last axis of exp(z), with z = x - max x."""
+def softmax_minus(x: Array, targets: Array, axis: int = -1) -> Array:
+    """Return softmax(x) sum(t) - t, where the sum is 1: softmax(x) - t; sums along the axis.
+
+    As (exp(x_k) sum over j != k of t_j - t_k sum over j != k of exp(x_j)) / sum over j of exp(x_j), which keeps its
+    digits where softmax(x) rounds to 1.
+    """
+    exps, first = _exps(x, axis)
+    weighed = exps * _others(targets, first, axis) - targets * _others(exps, first, axis)
+    return weighed / exps.sum(axis=axis, keepdims=True)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """Return ln softmax(x) = z - ln(1 + the sum along the axis of the exp(z) but the largest), with z = x - max x."""
+    exps, first = _exps(x, axis)
+    others = (exps - first).sum(axis=axis, keepdims=True)
+    return x - x.real.max(axis=axis, keepdims=True) - array_module(x).log1p(others)
+
+
+def _exps(x: Array, axis: int) -> tuple[Array, Array]:
+    """Return exp(x - max x), and where x is largest: at one place along the axis, where the first is 1.
+
+    The rounding error of x - max x (Knuth's two-sum) is given back: exp would blow it up by the size of the difference.
+    """
     xp = array_module(x)
-    shifted = x - x.real.max(axis=-1, keepdims=True)
-    return shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+    top = x.real.max(axis=axis, keepdims=True)
+    first = x.real == top
+    first &= first.cumsum(axis=axis) == 1
+    x = xp.where((top > 0) & (x.real < -2e4), -2e4, x)  # exp is 0 there, and x - max x cannot overflow
+    z = x - top
+    back = z - x
+    exps = xp.exp(z)
+    return exps + exps * ((x - (z - back)) - (top + back)), first
+
+
+def _others(x: Array, first: Array, axis: int) -> Array:
+    """Return the sum over j != k of x_j, added up (not subtracted from the whole) at the places `first`."""
+    added = array_module(x).where(first, 0, x).sum(axis=axis, keepdims=True)
+    return array_module(x).where(first, added, x.sum(axis=axis, keepdims=True) - x)

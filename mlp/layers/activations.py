@@ -83,3 +83,41 @@ class LeakyReluLayer(Layer):
         slopes: Array = xp.multiply(inputs.real <= 0, self.alpha, dtype=dtype)
         slopes += inputs.real > 0
         return slopes
+
+
+class ELULayer(Layer):
+    """y = x where x > 0, else alpha (exp(x) - 1). At x = 0 the gradient is taken as alpha.
+
+    Clevert, Unterthiner and Hochreiter, Fast and accurate deep network learning by exponential linear units (ELUs),
+    ICLR 2016, equation 15.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = check_number(f"{type(self).__name__}: alpha", alpha, -float("inf"))
+        self.gamma = 1.0
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return y, of the inputs' shape."""
+        check_shape(f"{type(self).__name__}.fprop: inputs", inputs, ("N", "..."))
+        xp, positive = array_module(inputs), inputs.real > 0
+        bent = self.alpha * xp.expm1(xp.where(positive, 0, inputs))
+        return self.gamma * xp.where(positive, inputs, bent)
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dy where x > 0, else alpha exp(x) dE/dy; for SELU times gamma."""
+        check_same_shape(f"{type(self).__name__}.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs)
+        xp, positive = array_module(inputs), inputs.real > 0
+        slopes = xp.where(positive, 1, self.alpha * xp.exp(xp.where(positive, 0, inputs)))
+        return self.gamma * grads_wrt_outputs * slopes
+
+
+class SELULayer(ELULayer):
+    """y = gamma x where x > 0, else gamma alpha (exp(x) - 1).
+
+    The constants are the coursework's, rounded to four decimals. Klambauer, Unterthiner, Mayr and Hochreiter,
+    Self-normalizing neural networks, NIPS 2017, equation 2 (gamma is its lambda).
+    """
+
+    def __init__(self, alpha: float = 1.6733, gamma: float = 1.0507) -> None:
+        super().__init__(alpha)
+        self.gamma = check_number("SELULayer: gamma", gamma, -float("inf"))

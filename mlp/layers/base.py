@@ -40,6 +40,8 @@ class Layer:
     name: str | None = None
     state_names: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays that are no parameters and still belong to the trained layer, in order."""
+    gives_subgradients: ClassVar[bool] = True
+    """Whether `bprop` gives a sub-gradient at kinks and ties; false where a convention asks for something else."""
 
     _memory: Any = None
 

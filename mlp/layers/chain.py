@@ -25,22 +25,27 @@ class Activations(NamedTuple):
     inner: list[Array]
 
 
-class ChainLayer(StochasticLayerWithParameters):
-    """Layers applied one after the other: y = f_L(... f_1(x)). Its parameters are its layers', in order."""
+class ContainerLayer(StochasticLayerWithParameters):
+    """A layer made of layers, its `children`. Its parameters are theirs, in order."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers = check_layers(type(self).__name__, layers)
+    rng = None
 
-    def children(self) -> Sequence[Layer]:
-        """Return the layers of the chain."""
-        return self.layers
+    def own_param_names(self) -> tuple[str, ...]:
+        """Return no names: a container's parameters are its layers'."""
+        return ()
 
-    def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
-        """Return the last layer's outputs."""
-        inner = chain_fprop(self.layers, inputs, stochastic)
-        outputs = self._outputs(inputs, inner[-1])
-        self._memory = Activations(inputs, outputs, inner)
-        return outputs
+    @property
+    def params(self) -> list[Array]:
+        """The parameters of all layers, in order. Setting copies the values into the present arrays."""
+        return chain_params(self.children())
+
+    @params.setter
+    def params(self, values: Sequence[Array]) -> None:
+        set_chain_params(repr(self), self.children(), values)
+
+    def params_penalty(self) -> Any:
+        """Return the sum of the penalties on all layers' parameters."""
+        return sum(layer.params_penalty() for layer in self.children() if isinstance(layer, LayerWithParameters))
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx, through all layers."""
@@ -61,6 +66,32 @@ class ChainLayer(StochasticLayerWithParameters):
     def _backprop(
         self, inputs: Array, outputs: Array | None, grads_wrt_outputs: Array, need_inputs: bool
     ) -> tuple[Array | None, list[Array]]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.children())})"
+
+
+class ChainLayer(ContainerLayer):
+    """Layers applied one after the other: y = f_L(... f_1(x)). Its parameters are its layers', in order."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = check_layers(type(self).__name__, layers)
+
+    def children(self) -> Sequence[Layer]:
+        """Return the layers of the chain."""
+        return self.layers
+
+    def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
+        """Return the last layer's outputs."""
+        inner = chain_fprop(self.layers, inputs, stochastic)
+        outputs = self._outputs(inputs, inner[-1])
+        self._memory = Activations(inputs, outputs, inner)
+        return outputs
+
+    def _backprop(
+        self, inputs: Array, outputs: Array | None, grads_wrt_outputs: Array, need_inputs: bool
+    ) -> tuple[Array | None, list[Array]]:
         inner = self.remembered(Activations, inputs, outputs).inner
         check_same_shape(f"{type(self).__name__}.bprop: grads_wrt_outputs", grads_wrt_outputs, inner[-1])
         return chain_backprop(self.layers, inner, grads_wrt_outputs, need_inputs)
@@ -68,26 +99,6 @@ class ChainLayer(StochasticLayerWithParameters):
     def _outputs(self, inputs: Array, last: Array) -> Array:
         """Return the chain's outputs, from its inputs and its last layer's outputs."""
         return last
-
-    def own_param_names(self) -> tuple[str, ...]:
-        """Return no names: a chain's parameters are its layers'."""
-        return ()
-
-    @property
-    def params(self) -> list[Array]:
-        """The parameters of all layers, in order. Setting copies the values into the present arrays."""
-        return chain_params(self.layers)
-
-    @params.setter
-    def params(self, values: Sequence[Array]) -> None:
-        set_chain_params(repr(self), self.layers, values)
-
-    def params_penalty(self) -> Any:
-        """Return the sum of the penalties on all layers' parameters."""
-        return sum(layer.params_penalty() for layer in self.layers if isinstance(layer, LayerWithParameters))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self.layers)})"
 
 
 class ResidualLayer(ChainLayer):

@@ -1,89 +1,146 @@
-"""Pooling: max and average over 2-d windows, average over the whole map, and the coursework's 1-d max pooling."""
+"""Pooling: max and average over windows, average over the whole map, and the coursework's 1-d max pooling."""
 
-from collections.abc import Iterator
+from math import prod
+from typing import ClassVar
+
+import numpy as np
 
 from mlp.backend import Array, array_module
-from mlp.checks import ShapeError, check_pair, check_positive_int, check_same_shape, check_shape
+from mlp.checks import (
+    ShapeError,
+    check_padding,
+    check_positive_int,
+    check_same_shape,
+    check_shape,
+    check_sizes,
+)
+from mlp.kernels import Padding, PoolGeometry, Sizes
 from mlp.layers.base import Layer
+from mlp.layers.convolution import SPATIAL_AXES, show_padding
 
-Pair = tuple[int, int]
 
+class PoolingLayer(Layer):
+    """What max and average pooling over one, two and three spatial axes have in common.
 
-class _Pooling2DLayer(Layer):
-    """Windows of `size` at every `stride` over (N, C, H, W), no padding; OH = floor((H - KH) / SH) + 1."""
+    `size`, `stride` (default: `size`), `padding` and `dilation` (the steps between a window's places) are whole
+    numbers, or one per spatial axis; `padding` may also be a pair (before, after) per spatial axis. The number of
+    windows along an axis is that of a convolution, OH = floor((H + PH before + PH after - DH (KH - 1) - 1) / SH) + 1;
+    in `ceil_mode` it is rounded up, and a window may reach over the end. Inputs where a window would meet no pixel
+    at all are refused.
+    """
 
-    def __init__(self, size: int | Pair, stride: int | Pair | None) -> None:
-        who = type(self).__name__
-        self.size = check_pair(f"{who}: size", size)
-        self.stride = self.size if stride is None else check_pair(f"{who}: stride", stride)
+    num_axes: ClassVar[int]
 
-    def _output_size(self, inputs: Array) -> Pair:
-        height, width = (
-            (length - size) // stride + 1
-            for length, size, stride in zip(inputs.shape[2:], self.size, self.stride, strict=True)
+    def __init__(
+        self,
+        size: int | Sizes = 2,
+        stride: int | Sizes | None = None,
+        padding: int | Sizes | Padding = 0,
+        dilation: int | Sizes = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        who, axes = type(self).__name__, self.num_axes
+        self.size = check_sizes(f"{who}: size", size, axes)
+        self.stride = self.size if stride is None else check_sizes(f"{who}: stride", stride, axes)
+        self.geometry = PoolGeometry(
+            self.size,
+            self.stride,
+            check_padding(f"{who}: padding", padding, axes),
+            check_sizes(f"{who}: dilation", dilation, axes),
+            bool(ceil_mode),
         )
-        return height, width
 
     def _check(self, method: str, inputs: Array, *like_outputs: Array) -> None:
         who = f"{type(self).__name__}.{method}"
-        check_shape(f"{who}: inputs", inputs, ("N", "C", "H", "W"))
-        if min(self._output_size(inputs)) < 1:
-            raise ShapeError(f"{who}: inputs are {inputs.shape[2]}x{inputs.shape[3]}, smaller than {self!r}")
-        expected = (*inputs.shape[:2], *self._output_size(inputs))
+        check_shape(f"{who}: inputs", inputs, ("N", "C", *SPATIAL_AXES[self.num_axes]))
+        size = self.geometry.output_size(inputs.shape[2:])
+        text = f"{who}: inputs are {'x'.join(map(str, inputs.shape[2:]))}"
+        if min(size) < 1:
+            raise ShapeError(f"{text}, smaller than {self!r}")
+        if min(map(min, self.geometry.counts(inputs.shape[2:], with_padding=False))) < 1:
+            raise ShapeError(f"{text}, and a window of {self!r} would see nothing but padding")
         for name, array in zip(("outputs", "grads_wrt_outputs"), like_outputs, strict=False):
-            check_shape(f"{who}: {name}", array, expected, like=inputs)
+            check_shape(f"{who}: {name}", array, (*inputs.shape[:2], *size), like=inputs)
 
-    def _slices(self, inputs: Array) -> Iterator[tuple[slice, slice]]:
-        """Yield, for each place in a window, where that place's pixels are in the inputs, one per window."""
-        (oh, ow), (sh, sw) = self._output_size(inputs), self.stride
-        for u in range(self.size[0]):
-            for v in range(self.size[1]):
-                yield slice(u, u + (oh - 1) * sh + 1, sh), slice(v, v + (ow - 1) * sw + 1, sw)
+    def _places(self, inputs: Array) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+        """Return, for each place in a window, indices of the outputs and of the inputs that it meets there."""
+        every = (slice(None), slice(None))
+        places = self.geometry.places(inputs.shape[2:])
+        return [((*every, *windows), (*every, *pixels)) for windows, pixels in places]
+
+    def _outputs(self, inputs: Array, fill: float) -> Array:
+        xp = array_module(inputs)
+        shape = (inputs.shape[0], *self.geometry.output_size(inputs.shape[2:]), inputs.shape[1])
+        outputs = xp.full(shape, fill, inputs.dtype)  # channels-last
+        return outputs.transpose(0, len(shape) - 1, *range(1, len(shape) - 1))
+
+    def _extras(self) -> dict[str, object]:
+        """Return the arguments for `repr` that are not at their defaults."""
+        padding, dilation = show_padding(self.geometry.padding), self.geometry.dilation
+        extras = {"padding": padding, "dilation": dilation, "ceil_mode": self.geometry.ceil_mode}
+        zeros, ones = (0,) * self.num_axes, (1,) * self.num_axes
+        defaults = {"padding": zeros, "dilation": ones, "ceil_mode": False}
+        return {name: value for name, value in extras.items() if value != defaults[name]}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(size={self.size}, stride={self.stride})"
+        extras = "".join(f", {name}={value}" for name, value in self._extras().items())
+        return f"{type(self).__name__}(size={self.size}, stride={self.stride}{extras})"
 
 
-class MaxPooling2DLayer(_Pooling2DLayer):
-    """y[n,c,i,j] = the maximum over u < KH, v < KW of x[n, c, i SH + u, j SW + v].
+class MaxPooling1DLayer(PoolingLayer):
+    """y[n,c,i] = the maximum over u < K of x[n, c, i S + u D - P], x (N, C, L). Padding never wins.
 
-    `size` and `stride` (default: `size`) are whole numbers or pairs. Where `input_height` and `input_width` are
-    given, as the coursework does, other inputs are refused. Of equal maxima the first gets the gradient.
+    Of equal maxima the first gets the gradient. The arguments are those of `PoolingLayer`.
     """
+
+    num_axes = 1
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return y, (N, C) and the number of windows along each spatial axis."""
+        self._check("fprop", inputs)
+        kind = inputs.dtype.kind
+        outputs = self._outputs(inputs, np.iinfo(inputs.dtype).min if kind == "i" else -np.inf)
+        for windows, pixels in self._places(inputs):
+            array_module(inputs).maximum(outputs[windows], inputs[pixels], out=outputs[windows])
+        return outputs
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dx: each dE/dy at the place of its window's first maximum."""
+        self._check("bprop", inputs, outputs, grads_wrt_outputs)
+        xp = array_module(inputs)
+        grads_wrt_inputs = xp.zeros_like(inputs, dtype=grads_wrt_outputs.dtype)
+        open_windows = xp.ones_like(outputs, dtype=bool)
+        for windows, pixels in self._places(inputs):
+            here = open_windows[windows] & (inputs[pixels] == outputs[windows])
+            grads_wrt_inputs[pixels] += here * grads_wrt_outputs[windows]
+            open_windows[windows] &= ~here
+        return grads_wrt_inputs
+
+
+class MaxPooling2DLayer(MaxPooling1DLayer):
+    """y[n,c,i,j] = the maximum over u < KH, v < KW of x[n, c, i SH + u DH - PH, j SW + v DW - PW].
+
+    x (N, C, H, W). Of equal maxima the first gets the gradient. Where `input_height` and `input_width` are given, as
+    the coursework does, other inputs are refused. The other arguments are those of `PoolingLayer`.
+    """
+
+    num_axes = 2
 
     def __init__(
         self,
         input_height: int | None = None,
         input_width: int | None = None,
-        size: int | Pair = 2,
-        stride: int | Pair | None = None,
+        size: int | Sizes = 2,
+        stride: int | Sizes | None = None,
+        padding: int | Sizes | Padding = 0,
+        dilation: int | Sizes = 1,
+        ceil_mode: bool = False,
     ) -> None:
-        super().__init__(size, stride)
+        super().__init__(size, stride, padding, dilation, ceil_mode)
         for name, value in (("input_height", input_height), ("input_width", input_width)):
             if value is not None:
                 check_positive_int(f"MaxPooling2DLayer: {name}", value)
         self.input_height, self.input_width = input_height, input_width
-
-    def fprop(self, inputs: Array) -> Array:
-        """Return y (N, C, OH, OW) for x (N, C, H, W)."""
-        self._check("fprop", inputs)
-        places = [inputs[:, :, rows, cols] for rows, cols in self._slices(inputs)]
-        outputs = places[0].copy("K")
-        for place in places[1:]:
-            array_module(inputs).maximum(outputs, place, out=outputs)
-        return outputs
-
-    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
-        """Return dE/dx (N, C, H, W): each dE/dy at the place of its window's first maximum."""
-        self._check("bprop", inputs, outputs, grads_wrt_outputs)
-        xp = array_module(inputs)
-        grads_wrt_inputs = xp.zeros_like(inputs, dtype=grads_wrt_outputs.dtype)
-        open_windows = xp.ones_like(outputs, dtype=bool)
-        for rows, cols in self._slices(inputs):
-            here = open_windows & (inputs[:, :, rows, cols] == outputs)
-            grads_wrt_inputs[:, :, rows, cols] += here * grads_wrt_outputs
-            open_windows &= ~here
-        return grads_wrt_inputs
 
     def _check(self, method: str, inputs: Array, *like_outputs: Array) -> None:
         expected = ("N", "C", self.input_height or "H", self.input_width or "W")
@@ -91,29 +148,74 @@ class MaxPooling2DLayer(_Pooling2DLayer):
         super()._check(method, inputs, *like_outputs)
 
 
-class AveragePooling2DLayer(_Pooling2DLayer):
-    """y[n,c,i,j] = the mean over u < KH, v < KW of x[n, c, i SH + u, j SW + v].
+class MaxPooling3DLayer(MaxPooling1DLayer):
+    """`MaxPooling1DLayer` over three spatial axes, x (N, C, D, H, W)."""
 
-    `size` and `stride` (default: `size`) are whole numbers or pairs.
+    num_axes = 3
+
+
+class AveragePooling2DLayer(PoolingLayer):
+    """y[n,c,i,j] = the mean over u < KH, v < KW of x[n, c, i SH + u DH - PH, j SW + v DW - PW], x (N, C, H, W).
+
+    Padding is zeros. The sum is divided by the number of places in the padded image, or, without `count_include_pad`,
+    of those in the image itself. The other arguments are those of `PoolingLayer`.
     """
 
-    def __init__(self, size: int | Pair = 2, stride: int | Pair | None = None) -> None:
-        super().__init__(size, stride)
+    num_axes = 2
+
+    def __init__(
+        self,
+        size: int | Sizes = 2,
+        stride: int | Sizes | None = None,
+        padding: int | Sizes | Padding = 0,
+        dilation: int | Sizes = 1,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(size, stride, padding, dilation, ceil_mode)
+        self.count_include_pad = bool(count_include_pad)
 
     def fprop(self, inputs: Array) -> Array:
-        """Return y (N, C, OH, OW) for x (N, C, H, W)."""
+        """Return y, (N, C) and the number of windows along each spatial axis."""
         self._check("fprop", inputs)
-        places = [inputs[:, :, rows, cols] for rows, cols in self._slices(inputs)]
-        return sum(places[1:], start=places[0]) * (1.0 / len(places))
+        outputs = self._outputs(inputs if inputs.dtype.kind in "fc" else inputs.astype(np.float64), 0.0)
+        for windows, pixels in self._places(inputs):
+            outputs[windows] += inputs[pixels]
+        return outputs * self._weights(outputs, inputs.shape[2:])
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
-        """Return dE/dx (N, C, H, W): every dE/dy / (KH KW) to each pixel of its window."""
+        """Return dE/dx: every dE/dy, divided as the sum was, to each pixel of its window."""
         self._check("bprop", inputs, outputs, grads_wrt_outputs)
-        share = grads_wrt_outputs * (1.0 / (self.size[0] * self.size[1]))
+        share = grads_wrt_outputs * self._weights(grads_wrt_outputs, inputs.shape[2:])
         grads_wrt_inputs = array_module(inputs).zeros_like(inputs, dtype=share.dtype)
-        for rows, cols in self._slices(inputs):
-            grads_wrt_inputs[:, :, rows, cols] += share
+        for windows, pixels in self._places(inputs):
+            grads_wrt_inputs[pixels] += share[windows]
         return grads_wrt_inputs
+
+    def _weights(self, like: Array, size: Sizes) -> Array | float:
+        """Return what each window's sum is multiplied by: one number where all windows are alike."""
+        counts = self.geometry.counts(size, self.count_include_pad)
+        if all(len(set(axis)) == 1 for axis in counts):
+            return 1.0 / prod(axis[0] for axis in counts)
+        places = np.ones((), like.real.dtype)
+        for axis in counts:
+            places = places[..., None] * np.asarray(axis, like.real.dtype)
+        return array_module(like).asarray(1.0 / places)
+
+    def _extras(self) -> dict[str, object]:
+        return super()._extras() | ({} if self.count_include_pad else {"count_include_pad": False})
+
+
+class AveragePooling1DLayer(AveragePooling2DLayer):
+    """`AveragePooling2DLayer` along one spatial axis, x (N, C, L)."""
+
+    num_axes = 1
+
+
+class AveragePooling3DLayer(AveragePooling2DLayer):
+    """`AveragePooling2DLayer` over three spatial axes, x (N, C, D, H, W)."""
+
+    num_axes = 3
 
 
 class GlobalAveragePooling2DLayer(Layer):
@@ -122,20 +224,34 @@ class GlobalAveragePooling2DLayer(Layer):
     Lin, Chen and Yan, Network in network, ICLR 2014, section 3.2.
     """
 
+    num_axes: ClassVar[int] = 2
+
     def fprop(self, inputs: Array) -> Array:
         """Return y (N, C) for x (N, C, H, W)."""
-        check_shape("GlobalAveragePooling2DLayer.fprop: inputs", inputs, ("N", "C", "H", "W"))
-        return inputs.mean(axis=(2, 3))
+        check_shape(f"{type(self).__name__}.fprop: inputs", inputs, ("N", "C", *SPATIAL_AXES[self.num_axes]))
+        return inputs.mean(axis=tuple(range(2, inputs.ndim)))
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx (N, C, H, W): dE/dy / (H W) at every pixel."""
-        who = "GlobalAveragePooling2DLayer.bprop"
-        check_shape(f"{who}: inputs", inputs, ("N", "C", "H", "W"))
+        who = f"{type(self).__name__}.bprop"
+        check_shape(f"{who}: inputs", inputs, ("N", "C", *SPATIAL_AXES[self.num_axes]))
         check_shape(f"{who}: grads_wrt_outputs", grads_wrt_outputs, inputs.shape[:2], like=inputs)
-        share = grads_wrt_outputs * (1.0 / (inputs.shape[2] * inputs.shape[3]))
+        share = grads_wrt_outputs * (1.0 / prod(inputs.shape[2:]))
         grads_wrt_inputs = array_module(inputs).empty_like(inputs, dtype=share.dtype)
-        grads_wrt_inputs[...] = share[:, :, None, None]
+        grads_wrt_inputs[...] = share[(..., *[None] * self.num_axes)]
         return grads_wrt_inputs
+
+
+class GlobalAveragePooling1DLayer(GlobalAveragePooling2DLayer):
+    """`GlobalAveragePooling2DLayer` along one spatial axis: (N, C, L) to (N, C)."""
+
+    num_axes = 1
+
+
+class GlobalAveragePooling3DLayer(GlobalAveragePooling2DLayer):
+    """`GlobalAveragePooling2DLayer` over three spatial axes: (N, C, D, H, W) to (N, C)."""
+
+    num_axes = 3
 
 
 class MaxPoolingLayer(Layer):
@@ -143,6 +259,8 @@ class MaxPoolingLayer(Layer):
 
     Of equal maxima every one gets the gradient, as in the coursework. Goodfellow et al., Maxout networks, ICML 2013.
     """
+
+    gives_subgradients = False  # at a tie
 
     def __init__(self, pool_size: int = 2) -> None:
         self.pool_size = check_positive_int("MaxPoolingLayer: pool_size", pool_size)

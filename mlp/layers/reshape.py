@@ -17,8 +17,11 @@ class ReshapeLayer(Layer):
         self.output_shape = (-1,) if output_shape is None else output_shape
         if not isinstance(self.output_shape, tuple) or any(type(size) is not int for size in self.output_shape):
             raise TypeError(f"ReshapeLayer: output_shape is {output_shape!r}, expected a tuple of whole numbers")
-        if any(size == 0 or size < -1 for size in self.output_shape) or self.output_shape.count(-1) > 1:
-            raise ValueError(f"ReshapeLayer: output_shape is {output_shape}, expected sizes >= 1 and at most one -1")
+        free = self.output_shape.count(-1)
+        if min(self.output_shape, default=0) < -1 or free > 1 or (free and 0 in self.output_shape):
+            raise ValueError(
+                f"ReshapeLayer: output_shape is {output_shape}, expected sizes >= 0, or sizes >= 1 and one -1"
+            )
 
     def fprop(self, inputs: Array) -> Array:
         """Return the inputs as (N, *output_shape)."""

@@ -1,13 +1,13 @@
 """A table of a model's layers: output shapes, parameters, multiply-adds and bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mlp.backend import Array
 from mlp.checks import check_positive_int
-from mlp.layers.base import Layer, LayerWithParameters, Shape, forward
+from mlp.layers.base import Layer, LayerWithParameters, Shape
 from mlp.models.base import Model
 
 
@@ -69,24 +69,23 @@ def summary(model: Model, input_shape: Sequence[int]) -> Summary:
     params = model.params
     inputs = np.zeros((1, *shape), params[0].dtype if params else np.float64)
     model = model.to_device("cpu")
-    names = {id(layer): name for name, layer in model.named_layers()}
     rows: list[SummaryRow] = []
-    for layer in model.layers:
-        inputs = _trace(layer, inputs, names, rows)
+    for name, layer in model.named_layers():
+        layer.fprop = _traced(name, layer, rows)  # type: ignore[method-assign]
+    model.fprop(inputs, evaluation=True)
     return Summary(tuple(rows))
 
 
-def _trace(layer: Layer, inputs: Array, names: dict[int, str], rows: list[SummaryRow]) -> Array:
-    """Append the rows of a layer, or of the layers inside it, and return its outputs."""
-    inner = inputs
-    for child in layer.children():
-        inner = _trace(child, inner, names, rows)
-    outputs = forward(layer, inputs, stochastic=False)
-    if not layer.children():
+def _traced(name: str, layer: Layer, rows: list[SummaryRow]) -> Callable[..., Array]:
+    """Return the layer's `fprop`, which also appends its row."""
+    fprop = layer.fprop
+
+    def traced(inputs: Array, **mode: bool) -> Array:
+        outputs = fprop(inputs, **mode)
         params = layer.params if isinstance(layer, LayerWithParameters) else []
         rows.append(
             SummaryRow(
-                names[id(layer)],
+                name,
                 type(layer).__name__,
                 outputs.shape[1:],
                 sum(param.size for param in params),
@@ -95,4 +94,6 @@ def _trace(layer: Layer, inputs: Array, names: dict[int, str], rows: list[Summar
                 outputs.nbytes,
             )
         )
-    return outputs
+        return outputs
+
+    return traced

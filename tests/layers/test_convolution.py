@@ -64,7 +64,7 @@ def test_one_implementation_has_two_faces():
     [
         (lambda: Convolution2DLayer(0, 1, 3), "num_input_channels is 0"),
         (lambda: Convolution2DLayer(1, 1, 0), "kernel_size is 0"),
-        (lambda: Convolution2DLayer(1, 1, (3, 3, 3)), "a pair"),
+        (lambda: Convolution2DLayer(1, 1, (3, 3, 3)), "or 2, one per spatial axis"),
         (lambda: Convolution2DLayer(1, 1, 3, stride=0), "stride is 0"),
         (lambda: Convolution2DLayer(1, 1, 3, padding=-1), "padding is -1"),
         (lambda: Convolution2DLayer(1, 1, 3, dilation=1.5), "dilation is 1.5"),

@@ -103,7 +103,7 @@ def test_reshape():
         layers.ReshapeLayer((83,)).fprop(X)
     with pytest.raises(TypeError, match="output_shape is 3, expected a tuple"):
         layers.ReshapeLayer(3)
-    with pytest.raises(ValueError, match="at most one -1"):
+    with pytest.raises(ValueError, match="or sizes >= 1 and one -1"):
         layers.ReshapeLayer((-1, -1))
 
 

@@ -64,5 +64,7 @@ def test_bad_options_are_refused(options):
 def test_wrong_channels_are_refused():
     with pytest.raises(ShapeError, match="axis 1 is 4, not 3"):
         BatchNormalizationLayer(3).fprop(np.ones((2, 4, 5, 5)))
-    with pytest.raises(ShapeError, match="it has 3 axes, not 2"):
-        BatchNormalizationLayer(3).fprop(np.ones((2, 3, 5)))
+    with pytest.raises(ShapeError, match="it has 1 axes, not 2"):
+        BatchNormalizationLayer(3).fprop(np.ones(3))
+    with pytest.raises(ShapeError, match="an axis is empty"):
+        BatchNormalizationLayer(3).fprop(np.ones((2, 3, 0)))

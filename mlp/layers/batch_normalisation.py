@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from mlp.backend import Array, array_module
-from mlp.checks import ShapeError, check_number, check_positive_int, check_shape
+from mlp.checks import ShapeError, check_choice, check_number, check_positive_int, check_shape
 from mlp.initialisers import ConstantInit
+from mlp.kernels import channels_first, channels_last
 from mlp.layers.base import StochasticLayerWithParameters
 from mlp.rng import Rng
 
@@ -20,16 +21,18 @@ class BatchStatistics(NamedTuple):
 
 
 class BatchNormalizationLayer(StochasticLayerWithParameters):
-    """Batch normalisation of (N, C) inputs, or of (N, C, H, W) inputs channel by channel.
+    """Batch normalisation of (N, C) inputs, or channel by channel of inputs with spatial axes, as (N, C, H, W).
 
         y = gamma (x - mean) / sqrt(var + epsilon) + beta
 
     In training, mean and var (the biased variance) are those of the batch, over N, H and W: m values a channel. In
-    evaluation they are the running ones. `momentum` weighs the **new** batch, and the running variance takes the
-    **unbiased** variance (PyTorch's conventions):
+    evaluation they are the running ones. By default `momentum` weighs the **new** batch, and the running variance
+    takes the **unbiased** variance (PyTorch's conventions):
 
         running <- (1 - momentum) running + momentum (batch mean, or batch var m / (m - 1))
 
+    With `momentum_weighs="running"` it is running <- momentum running + (1 - momentum) batch, and with
+    `running_variance="biased"` the batch's var itself: ONNX's conventions are both (and there momentum=0.9).
     Ioffe and Szegedy, Batch normalization, ICML 2015, algorithm 1. `gamma` starts at 1 and `beta` at 0; `rng` is
     the coursework's and not used.
     """
@@ -38,8 +41,20 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
     bias_names = ("beta",)
     state_names = ("running_mean", "running_var")
 
-    def __init__(self, input_dim: int, rng: Rng | None = None, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        rng: Rng | None = None,
+        epsilon: float = 1e-5,
+        momentum: float = 0.1,
+        *,
+        momentum_weighs: str = "batch",
+        running_variance: str = "unbiased",
+    ) -> None:
         self.rng = rng
+        who = "BatchNormalizationLayer"
+        self.momentum_weighs = check_choice(f"{who}: momentum_weighs", momentum_weighs, ("batch", "running"))
+        self.running_variance = check_choice(f"{who}: running_variance", running_variance, ("unbiased", "biased"))
         self.input_dim = check_positive_int("BatchNormalizationLayer: input_dim", input_dim)
         self.epsilon = check_number("BatchNormalizationLayer: epsilon", epsilon, 0.0, low_open=True)
         self.momentum = check_number("BatchNormalizationLayer: momentum", momentum, 0.0, 1.0)
@@ -100,14 +115,17 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
                 "BatchNormalizationLayer.fprop: inputs has one value per channel, whose variance is not defined: "
                 "train on a larger batch, or pass stochastic=False"
             )
-        for running, batch in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1)))):
-            running *= 1.0 - self.momentum
-            running += self.momentum * batch.real
+        if self.running_variance == "unbiased":
+            var = var * (count / (count - 1))
+        weight = self.momentum if self.momentum_weighs == "batch" else 1.0 - self.momentum
+        for running, batch in ((self.running_mean, mean), (self.running_var, var)):
+            running *= 1.0 - weight
+            running += weight * batch.real
 
     def _check(self, what: str, inputs: Array) -> None:
-        four = getattr(inputs, "ndim", 2) == 4
-        expected = ("N", self.input_dim, "H", "W") if four else ("N", self.input_dim)
-        check_shape(f"BatchNormalizationLayer.{what}", inputs, expected, like=self.gamma)
+        check_shape(f"BatchNormalizationLayer.{what}", inputs, ("N", self.input_dim, "..."), like=self.gamma)
+        if 0 in inputs.shape:
+            raise ShapeError(f"BatchNormalizationLayer.{what} has shape {inputs.shape}: an axis is empty")
 
     def __repr__(self) -> str:
         return f"BatchNormalizationLayer(input_dim={self.input_dim})"
@@ -117,15 +135,14 @@ def _rows(x: Array) -> Array:
     """Return (N, C, H, W) as (N, H W, C), and (N, C) as (1, N, C): a view where memory is channels-last."""
     if x.ndim == 2:
         return x[None]
-    return x.transpose(0, 2, 3, 1).reshape(len(x), -1, x.shape[1])
+    return channels_last(x).reshape(len(x), -1, x.shape[1])
 
 
 def _like(x: Array, rows: Array) -> Array:
     """Return rows (see `_rows`) in the shape of `x`."""
     if x.ndim == 2:
         return rows[0]
-    n, c, h, w = x.shape
-    return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+    return channels_first(rows.reshape(len(x), *x.shape[2:], x.shape[1]))
 
 
 def _mean(rows: Array) -> Array:

@@ -1,0 +1,138 @@
+"""Numerical derivatives of a problem, by two methods that share nothing with the backward pass.
+
+The complex step (Squire and Trapp, Using complex variables to estimate derivatives of real functions, SIAM Review 40
+(1998)): f'(x) = Im f(x + ih) / h, exact to rounding, as nothing is subtracted, with h = 1e-30. Central differences:
+(f(x + h) - f(x - h)) / 2h, good to about 1e-8, with h = 1e-6.
+
+Where the two disagree, smaller steps tell why. Differences that come round to the complex step: a kink lies between
+x - h and x + h, or a steep curve. Slopes to the left and to the right that stay apart: x is exactly on a kink or tie,
+where any slope between the two is right. Neither: the function is not analytic (`abs`, a cast to float), so that the
+complex step cannot be used, and differences alone decide.
+"""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp.backend import Array
+from mlp.testing.problems import Problem
+
+COMPLEX, CENTRAL = "complex step", "central differences"
+TOLERANCES = {COMPLEX: 1e-11, CENTRAL: 1e-6}
+
+
+class Derivatives(NamedTuple):
+    """Derivatives of one array along directions: claimed, and by each method; NaN where a method cannot be used.
+
+    `low` and `high` bound what is right: equal but at an exact kink.
+    """
+
+    claimed: Array
+    by_step: Array
+    by_difference: Array
+    low: Array
+    high: Array
+    entries: bool
+
+    @property
+    def kinks(self) -> Array:
+        """Where the point is exactly on a kink."""
+        return self.low != self.high
+
+    @property
+    def scale(self) -> float:
+        """The largest derivative."""
+        best = np.where(np.isnan(self.by_step), self.by_difference, self.by_step)
+        return float(np.nanmax(np.abs(best), initial=0.0))
+
+    def errors(self, unit_step: float, unit_difference: float) -> tuple[float | None, float | None]:
+        """Return the largest wrong derivative by each method, in these units; None where it was not used."""
+        outside = np.maximum(np.maximum(self.low - self.claimed, self.claimed - self.high), 0.0)
+        outside = np.where(np.isnan(self.claimed), np.nan, outside)
+        wrong = []
+        for method, unit in ((self.by_step, unit_step), (self.by_difference, unit_difference)):
+            used = ~np.isnan(method)
+            gaps = np.abs(self.claimed - method)[used & ~self.kinks]
+            wrong.append(float(np.max(gaps, initial=0.0)) / unit if used.any() else None)
+        if self.kinks.any() and wrong[1] is not None:
+            wrong[1] = float(np.maximum(wrong[1], np.max(outside[self.kinks]) / unit_difference))
+        return wrong[0], wrong[1]
+
+
+class Slopes(NamedTuple):
+    """One-sided and central difference quotients for one step."""
+
+    left: float
+    right: float
+    central: float
+    noise: float
+
+
+class Probe:
+    """Takes derivatives of a problem, by the methods asked for."""
+
+    def __init__(self, problem: Problem, methods: tuple[str, ...]) -> None:
+        self.problem, self.methods = problem, methods
+        self.here = float(np.real(problem.value(problem.arrays)))
+        self.floor = 1e-3 * max(1.0, abs(self.here))
+        """Derivatives below it are lost in the rounding errors of differences."""
+
+    def derivatives(self, index: int, gradient: Array, directions: Array, entries: bool) -> Derivatives:
+        """Return the derivatives of array `index` along directions, and what the gradient claims."""
+        with np.errstate(invalid="ignore"):
+            claimed = np.array([(gradient * direction).sum() for direction in directions], np.float64)
+        nothing = np.full(len(directions), np.nan)
+        by_step, by_difference = nothing.copy(), nothing.copy()
+        if COMPLEX in self.methods:
+            by_step = np.array([self.complex_step(index, direction) for direction in directions])
+        low, high = by_step.copy(), by_step.copy()
+        if CENTRAL in self.methods:
+            scale = max(self.floor, float(np.nanmax(np.abs(by_step), initial=0.0)))
+            for i, direction in enumerate(directions):
+                by_step[i], by_difference[i], low[i], high[i] = self._settled(index, direction, by_step[i], scale)
+        return Derivatives(claimed, by_step, by_difference, low, high, entries)
+
+    def complex_step(self, index: int, direction: Array, h: float = 1e-30) -> float:
+        """Return Im f(x + ih d) / h, or NaN where f does not take complex numbers."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            try:
+                return float(np.imag(self._moved(index, 1j * h * direction))) / h
+            except (TypeError, np.exceptions.ComplexWarning):
+                return float("nan")
+
+    def slopes(self, index: int, direction: Array, h: float) -> Slopes:
+        """Return the difference quotients along a direction."""
+        ahead, behind = (float(np.real(self._moved(index, sign * h * direction))) for sign in (1.0, -1.0))
+        noise = 4e-15 * max(abs(ahead), abs(behind), abs(self.here)) / h
+        return Slopes((self.here - behind) / h, (ahead - self.here) / h, (ahead - behind) / (2.0 * h), noise)
+
+    def _settled(self, index: int, direction: Array, step: float, scale: float) -> tuple[float, float, float, float]:
+        """Return (complex step or NaN, difference, lowest and highest right slope) along a direction."""
+        tolerance = 0.5 * TOLERANCES[CENTRAL] * scale
+        size = max(1.0, float(np.abs(self.problem.arrays[index]).max(initial=0.0)))
+        tried = []
+        for h in (1e-6 * size, 1e-7 * size, 1e-8 * size):
+            tried.append(self.slopes(index, direction, h))
+            if abs(tried[-1].central - step) <= max(tolerance, tried[-1].noise):
+                return step, tried[0].central if len(tried) == 1 else step, step, step
+        first, second, last = tried
+        gaps = [abs(slopes.right - slopes.left) for slopes in tried]
+        if min(gaps) > max(tolerance, 4.0 * last.noise) and max(gaps) < 1.5 * min(gaps):
+            slack = TOLERANCES[CENTRAL] * max(abs(first.left), abs(first.right))
+            return step, first.central, min(first.left, first.right) - slack, max(first.left, first.right) + slack
+        central = first.central if gaps[0] <= 1e-3 * max(scale, abs(first.central)) else second.central
+        return float("nan"), central, central, central
+
+    def _moved(self, index: int, step: Array) -> Any:
+        arrays = list(self.problem.arrays)
+        arrays[index] = arrays[index] + step
+        return self.problem.value(arrays)
+
+
+def directions_of(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> tuple[Array, bool]:
+    """Return every unit direction of a small array, random directions of a large one; and whether it was the former."""
+    size = int(np.prod(shape))
+    flat = np.eye(size) if size <= count else rng.standard_normal((count, size))
+    return flat.reshape(-1, *shape), size <= count

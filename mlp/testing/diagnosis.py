@@ -1,0 +1,215 @@
+"""Where a gradient is wrong, and a guess at why: ratios and differences that classic mistakes leave behind."""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp.backend import Array
+from mlp.testing.derivatives import Probe
+from mlp.testing.problems import ModelProblem
+from mlp.testing.report import CheckedArray
+
+_UNKNOWN = "no simple relation between both"
+_FULL = 1500
+"""Gradients of up to this many entries are computed in full for the guess."""
+
+
+class Diagnosis(NamedTuple):
+    """One wrong array: an entry with what was got and expected, and a guess at the cause."""
+
+    mode: str
+    array: str
+    place: tuple[int, ...]
+    got: float
+    expected: float
+    cause: str
+
+    def text(self) -> str:
+        """Return one line that says it all."""
+        mode = "" if self.mode == "both" else f"in {self.mode} mode "
+        entry = f"{self.array}[{', '.join(map(str, self.place))}]"
+        return f"{mode}{entry}: got {self.got:.6g}, expected {self.expected:.6g}; {self.cause}"
+
+
+def diagnose(probe: Probe, index: int, gradient: Array, row: CheckedArray) -> Diagnosis:
+    """Return where array `index` is wrong, and why, as far as can be guessed."""
+    gradient = np.asarray(gradient, np.float64)
+    entry = _derivative_of_entries(probe, index)
+    if gradient.size <= _FULL:
+        expected = np.array([entry(i) for i in range(gradient.size)]).reshape(gradient.shape)
+        wrong = np.nan_to_num(np.abs(gradient - expected), nan=np.inf)
+        at = np.unravel_index(int(np.argmax(wrong)), gradient.shape)
+        cause = guess(expected, gradient, _context(probe.problem, index))
+        return Diagnosis(row.mode, row.name, tuple(int(i) for i in at), float(gradient[at]), float(expected[at]), cause)
+    flat = _bisect(probe, index, gradient)
+    some = np.unique(np.append(np.random.default_rng(0).integers(0, gradient.size, 200), flat))
+    expected = np.array([entry(i) for i in some])
+    cause = (
+        _ratio(expected, gradient.ravel()[some], _context(probe.problem, index)) or "no simple relation between both"
+    )
+    at = np.unravel_index(flat, gradient.shape)
+    return Diagnosis(row.mode, row.name, tuple(int(i) for i in at), float(gradient[at]), float(entry(flat)), cause)
+
+
+def _derivative_of_entries(probe: Probe, index: int) -> Callable[[int], float]:
+    shape = probe.problem.arrays[index].shape
+
+    def derivative(flat: int) -> float:
+        direction = np.zeros(prod(shape))
+        direction[flat] = 1.0
+        step = probe.complex_step(index, direction.reshape(shape))
+        slopes = probe.slopes(index, direction.reshape(shape), 1e-6)
+        near = abs(step - slopes.central) <= 1e-4 * max(abs(step), probe.floor)
+        return step if near else slopes.central
+
+    return derivative
+
+
+def _bisect(probe: Probe, index: int, gradient: Array) -> int:
+    """Return a wrong entry of a large array: halve the entries, go where the derivative is further off."""
+    rng = np.random.default_rng(0)
+    low, high = 0, int(gradient.size)
+    noise = rng.standard_normal(gradient.size)
+    while high - low > 1:
+        middle = (low + high) // 2
+        gaps = []
+        for start, stop in ((low, middle), (middle, high)):
+            direction = np.zeros(gradient.size)
+            direction[start:stop] = noise[start:stop]
+            direction = direction.reshape(gradient.shape)
+            right = probe.complex_step(index, direction)
+            if np.isnan(right):
+                right = probe.slopes(index, direction, 1e-6).central
+            gaps.append(abs(right - float((gradient * direction).sum())))
+        low, high = (low, middle) if not gaps[0] < gaps[1] else (middle, high)
+    return low
+
+
+def _context(problem: Any, index: int) -> dict[str, Any]:
+    """Return arrays and numbers that mistakes are made of."""
+    array = problem.arrays[index]
+    context: dict[str, Any] = {"array": array, "N": len(array), "batch": index == 0}
+    if isinstance(problem, ModelProblem):
+        inputs = problem.arrays[0]
+        context |= {"N": len(inputs), "inputs": inputs, "outputs": problem.outputs, "upstream": problem.upstream()}
+        context["layer"] = problem.model.layers[0] if len(problem.model.layers) == 1 else None
+    return context
+
+
+def guess(expected: Array, got: Array, context: dict[str, Any]) -> str:
+    """Return a sentence about the likely cause, from the right gradient and the wrong one."""
+    if not np.isfinite(got).all():
+        return "it holds numbers that are not finite"
+    found = (
+        _ratio(expected, got, context),
+        _rearranged(expected, got),
+        _places(expected, got),
+        _missing(expected, got, context),
+    )
+    return next((cause for cause in found if cause is not None), _UNKNOWN)
+
+
+def _close(a: Array, b: Array) -> bool:
+    return bool(np.abs(a - b).max() <= 1e-5 * max(float(np.abs(b).max()), float(np.finfo(float).tiny)))
+
+
+def _ratio(expected: Array, got: Array, context: dict[str, Any]) -> str | None:
+    """Recognise a constant factor."""
+    if not got.any():
+        return "it is all zeros: the gradient is missing"
+    if not expected.any():
+        return "it should be all zeros"
+    factor = float((expected * got).sum() / (expected * expected).sum())
+    if not _close(factor * expected, got):
+        return None
+    for value, text in _factors(context):
+        if abs(factor - value) <= 1e-5 * abs(value):
+            return text
+    return f"it is {factor:.6g} times the right one"
+
+
+def _factors(context: dict[str, Any]) -> Iterator[tuple[float, str]]:
+    yield -1.0, "the sign is wrong"
+    n = context["N"]
+    counts = {"the batch size": n}
+    if "outputs" in context and context["outputs"].ndim > 2:
+        counts["the number of pixels"] = prod(context["outputs"].shape[2:])
+        counts["the batch size times the number of pixels"] = n * prod(context["outputs"].shape[2:])
+    for name, count in counts.items():
+        if count > 1:
+            yield 1.0 / count, f"it is divided by {name}, {count}: averaged where it must be summed"
+            yield float(count), f"it is {count} times the right one, {name}: a 1/N is missing"
+            for power, root in ((1.0, ""), (0.5, "the root of ")):
+                yield (count / (count - 1)) ** power, f"it is {root}n / (n - 1) times the right one, n = {count}"
+                yield ((count - 1) / count) ** power, f"it is {root}(n - 1) / n times the right one, n = {count}"
+    yield 2.0, "it is twice the right one: a 1/2 is missing, or a term is added twice"
+    yield 0.5, "it is half the right one: a factor 2 is missing"
+    kept = getattr(context.get("layer"), "incl_prob", None)
+    if kept is not None:
+        yield kept, "it is multiplied by the probability to stay once too often"
+        yield 1.0 / kept, "it is divided by the probability to stay"
+
+
+def _rearranged(expected: Array, got: Array) -> str | None:
+    """Recognise transposed or reversed axes."""
+    for first, second in ((a, b) for a in range(expected.ndim) for b in range(a + 1, expected.ndim)):
+        if expected.shape[first] == expected.shape[second] and _close(expected.swapaxes(first, second), got):
+            return f"it is the right one transposed: axes {first} and {second} are exchanged"
+    for chosen in product((False, True), repeat=expected.ndim):
+        axes = [axis for axis, reverse in enumerate(chosen) if reverse]
+        if axes and _close(np.flip(expected, tuple(axes)), got):
+            return f"it is the right one with axes {axes} reversed"
+    return None
+
+
+def _places(expected: Array, got: Array) -> str | None:
+    """Recognise mistakes in some entries only."""
+    wrong = np.abs(got - expected) > 1e-6 * np.abs(expected).max()
+    if wrong.all():
+        return None
+    for axis, length in enumerate(wrong.shape):
+        others = tuple(a for a in range(wrong.ndim) if a != axis)
+        lines = np.flatnonzero(wrong.any(axis=others))
+        if length > 2 and len(lines) == 1 and lines[0] in (0, length - 1):
+            return f"only index {lines[0]} of axis {axis} is wrong: a border is lost"
+    zeros = ", they are 0" if not got[wrong].any() else ""
+    return f"{int(wrong.sum())} of {wrong.size} entries are wrong{zeros}"
+
+
+def _missing(expected: Array, got: Array, context: dict[str, Any]) -> str | None:
+    """Recognise a missing term by what the difference is a multiple of."""
+    gap = expected - got
+    for text, term in _terms(expected.shape, context):
+        if term.any() and _multiple(gap, term):
+            return text
+    return None
+
+
+def _terms(shape: tuple[int, ...], context: dict[str, Any]) -> Iterator[tuple[str, Array]]:
+    array = context["array"]
+    if context["batch"]:
+        upstream, outputs = context.get("upstream"), context.get("outputs")
+        if upstream is not None and upstream.shape == shape:
+            yield "a term is missing: the difference is dE/d outputs itself, the way past F(x)", upstream
+        axes = (0, *range(2, len(shape)))
+        yield "a term is missing: the difference is the same for all examples, the way through a mean", np.ones(shape)
+        centred = array - array.mean(axis=axes, keepdims=True)
+        yield "a term is missing: the difference goes with the centred inputs, the way through a variance", centred
+        if outputs is not None and outputs.shape == shape:
+            yield "a term is missing: the difference goes with the outputs, the way through a sum", outputs
+    else:
+        yield "the gradient of an L2 penalty is missing: the difference goes with the parameter", array
+        yield "the gradient of an L1 penalty is missing: the difference goes with its sign", np.sign(array)
+
+
+def _multiple(gap: Array, term: Array) -> bool:
+    """Return whether the gap is a multiple of the term: as a whole, column by column, or row by row."""
+    for axes in {None, (0, *range(2, gap.ndim)), tuple(range(1, gap.ndim))}:
+        squares = (term * term).sum(axis=axes, keepdims=True)
+        factor = (gap * term).sum(axis=axes, keepdims=True) / np.where(squares == 0, 1.0, squares)
+        if _close(factor * term, gap):
+            return True
+    return False

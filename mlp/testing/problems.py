@@ -1,0 +1,149 @@
+"""What is differentiated: one number, as a function of arrays, and the gradients that the subject claims for it.
+
+For a layer or model the number is its outputs weighed with **random** numbers, or an error, plus the penalties. (With
+weights of one a wrong batch norm or softmax goes unseen: the sum of its outputs is constant.)
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlp.backend import Array
+from mlp.layers import Layer, LayerWithParameters, StochasticLayer
+from mlp.layers.base import forward
+from mlp.models import Model, SingleLayerModel
+from mlp.testing.report import GradientError
+
+
+class Problem(Protocol):
+    """One number as a function of named arrays.
+
+    `owners` names, for each array, the layer that it belongs to: gradients of one layer are measured against each
+    other. `mode` is the mode as the report calls it.
+    """
+
+    names: list[str]
+    owners: list[str]
+    arrays: list[Array]
+    mode: str
+
+    def value(self, arrays: list[Array]) -> Any:
+        """Return the number for these arrays."""
+        ...
+
+    def gradients(self) -> list[Array]:
+        """Return the gradients that the subject claims, one per array."""
+        ...
+
+
+class ModelProblem:
+    """A layer or model, perhaps closed by an error, in one mode."""
+
+    def __init__(
+        self, subject: Layer | Model, inputs: Array, error: Any, targets: Any, stochastic: bool, mode: str, seed: int
+    ) -> None:
+        model = subject if isinstance(subject, Model) else SingleLayerModel(subject)
+        self.subject, self.model, self.mode = subject, model.astype(np.float64), mode
+        self.stochastic, self.error, self.targets = stochastic, error, targets
+        self.arrays = [inputs, *self.model.params]
+        keys = self.model.param_keys()
+        single = isinstance(subject, Layer) and not subject.children()
+        self.names = ["inputs", *(key if single else f"{owner}.{key}" for owner, key, _ in keys)]
+        self.owners = [keys[0][0] if keys else "inputs", *(owner for owner, _, _ in keys)]
+        outputs = self._run(self.arrays)[0]
+        self.weights = np.random.default_rng([seed, 2]).standard_normal(outputs.shape)
+        self.outputs = outputs
+
+    def value(self, arrays: list[Array]) -> Any:
+        """Return the number, penalties included, from a fresh copy of the model."""
+        outputs, penalty = self._run(arrays)
+        value = (self.weights * outputs).sum() if self.error is None else self.error(outputs, self.targets)
+        return value + penalty
+
+    def gradients(self) -> list[Array]:
+        """Return what the backward pass says, one gradient per array; raise GradientError where a shape is wrong."""
+        model, inputs = self.model.astype(np.float64), self.arrays[0].copy()
+        activations = model.fprop(inputs, stochastic=self.stochastic)
+        upstream = self.weights if self.error is None else self.error.grad(activations[-1], self.targets)
+        grads_wrt_inputs, grads_wrt_params = model.bprop(activations, upstream)
+        gradients = [grads_wrt_inputs, *grads_wrt_params]
+        self._check_shapes(gradients)
+        return gradients
+
+    def upstream(self) -> Array:
+        """Return dE/d outputs."""
+        return self.weights if self.error is None else self.error.grad(self.outputs, self.targets)
+
+    def _check_shapes(self, gradients: list[Array]) -> None:
+        text = repr(self.subject)
+        if len(gradients) != len(self.arrays):
+            raise GradientError(
+                f"{text}: {len(gradients)} gradients of {len(self.arrays)} arrays ({', '.join(self.names)})",
+                subject=text,
+                mode=self.mode,
+            )
+        for name, gradient, array in zip(self.names, gradients, self.arrays, strict=True):
+            if np.shape(gradient) != array.shape:
+                cause = f"the gradient of {name} has shape {np.shape(gradient)}, not {array.shape}"
+                raise GradientError(f"{text}: {cause}", subject=text, mode=self.mode, array=name, cause=cause)
+
+    def _run(self, arrays: list[Array]) -> tuple[Array, Any]:
+        model = self.model.astype(np.result_type(*arrays))
+        model.params = arrays[1:]
+        return model.fprop(arrays[0].copy(), stochastic=self.stochastic)[-1], model.params_penalty()
+
+
+class ErrorProblem:
+    """An error, as a function of the outputs."""
+
+    def __init__(self, error: Any, outputs: Array, targets: Any) -> None:
+        self.error, self.targets, self.mode = error, targets, "both"
+        self.names, self.owners, self.arrays = ["outputs"], ["outputs"], [outputs]
+
+    def value(self, arrays: list[Array]) -> Any:
+        """Return the error (the sum of an unreduced one)."""
+        return np.sum(self.error(arrays[0].copy(), self.targets))
+
+    def gradients(self) -> list[Array]:
+        """Return [dE/d outputs]."""
+        return [_of_shape(self.error.grad(self.arrays[0].copy(), self.targets), self.arrays[0], self.error)]
+
+
+class PenaltyProblem:
+    """A penalty, as a function of the parameter."""
+
+    def __init__(self, penalty: Any, parameter: Array) -> None:
+        self.penalty, self.mode = penalty, "both"
+        self.names, self.owners, self.arrays = ["parameter"], ["parameter"], [parameter]
+
+    def value(self, arrays: list[Array]) -> Any:
+        """Return the penalty."""
+        return self.penalty(arrays[0].copy())
+
+    def gradients(self) -> list[Array]:
+        """Return [dE/d parameter]."""
+        return [_of_shape(self.penalty.grad(self.arrays[0].copy()), self.arrays[0], self.penalty)]
+
+
+def _of_shape(gradient: Array, array: Array, subject: Any) -> Array:
+    if np.shape(gradient) != array.shape:
+        cause = f"the gradient has shape {np.shape(gradient)}, not {array.shape}"
+        raise GradientError(f"{subject!r}: {cause}", subject=repr(subject), mode="both", cause=cause)
+    return gradient
+
+
+def has_modes(model: Model) -> bool:
+    """Return whether training and evaluation may differ."""
+    return any(isinstance(leaf, StochasticLayer) for _, leaf in model.named_layers())
+
+
+def layer_passes(layer: Layer, inputs: Array, upstream: Array, stochastic: bool) -> list[Array]:
+    """Return [outputs, dE/d inputs, dE/d parameter, ...] of one forward and one backward pass."""
+    outputs = forward(layer, inputs, stochastic)
+    grads_wrt_inputs, grads_wrt_params = layer.backprop(inputs, outputs, upstream)
+    return [outputs, grads_wrt_inputs, *grads_wrt_params]
+
+
+def params_of(layer: Layer) -> list[Array]:
+    """Return the layer's parameters; none for one without."""
+    return layer.params if isinstance(layer, LayerWithParameters) else []
