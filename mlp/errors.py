@@ -8,7 +8,7 @@ from typing import Any
 
 from mlp.backend import Array, array_module, device_of, to_device
 from mlp.checks import DTypeError, ShapeError, check_choice, check_same_shape, check_shape, check_whole_number
-from mlp.kernels import log_softmax, sigmoid, softmax, softplus
+from mlp.kernels import log_softmax, sigmoid, softmax_minus, softplus
 
 
 class SumOfSquaredDiffsError:
@@ -37,15 +37,19 @@ class BinaryCrossEntropyError:
     """
 
     def __call__(self, outputs: Array, targets: Array) -> Any:
-        """Return E."""
+        """Return E, with 0 ln 0 = 0."""
         _check("BinaryCrossEntropyError", outputs, targets)
-        log = array_module(outputs).log
-        return -(targets * log(outputs) + (1.0 - targets) * log(1.0 - outputs)).mean()
+        xp = array_module(outputs)
+        yes = targets * xp.log(xp.where(targets == 0, 1, outputs))
+        no = (1.0 - targets) * xp.log1p(xp.where(targets == 1, 0, -outputs))
+        return -(yes + no).mean()
 
     def grad(self, outputs: Array, targets: Array) -> Array:
         """Return ((1 - t) / (1 - y) - t / y) / N."""
         _check("BinaryCrossEntropyError.grad", outputs, targets)
-        return ((1.0 - targets) / (1.0 - outputs) - targets / outputs) / len(outputs)
+        where, n = array_module(outputs).where, len(outputs)
+        no = (1.0 - targets) / n / where(targets == 1, 1, 1.0 - outputs)
+        return no - targets / n / where(targets == 0, 1, outputs)
 
     def __repr__(self) -> str:
         return "BinaryCrossEntropyError"
@@ -55,14 +59,17 @@ class BinaryCrossEntropySigmoidError:
     """`BinaryCrossEntropyError` of sigmoid(y), computed from y without overflow; the same convention."""
 
     def __call__(self, outputs: Array, targets: Array) -> Any:
-        """Return E = mean of ln(1 + exp(y)) - y t."""
+        """Return E = mean of ln(1 + exp(y)) - y t, as |y| (1 - t or t) + ln(1 + exp(-|y|))."""
         _check("BinaryCrossEntropySigmoidError", outputs, targets)
-        return (softplus(outputs) - outputs * targets).mean()
+        xp = array_module(outputs)
+        positive = outputs.real > 0
+        sizes = xp.where(positive, outputs, -outputs)
+        return (sizes * xp.where(positive, 1.0 - targets, targets) + softplus(-sizes)).mean()
 
     def grad(self, outputs: Array, targets: Array) -> Array:
-        """Return (sigmoid(y) - t) / N."""
+        """Return (sigmoid(y) - t) / N, as ((1 - t) sigmoid(y) - t sigmoid(-y)) / N."""
         _check("BinaryCrossEntropySigmoidError.grad", outputs, targets)
-        return (sigmoid(outputs) - targets) / len(outputs)
+        return ((1.0 - targets) * sigmoid(outputs) - targets * sigmoid(-outputs)) / len(outputs)
 
     def __repr__(self) -> str:
         return "BinaryCrossEntropySigmoidError"
@@ -87,7 +94,7 @@ class CrossEntropyError:
         _check_classes("CrossEntropyError.grad", outputs, targets)
         rows = _one_hot(targets, outputs)
         divisors = array_module(outputs).where(rows == 0, 1, outputs)
-        return -rows / divisors / (outputs.size // outputs.shape[1])
+        return -rows / (outputs.size // outputs.shape[1]) / divisors
 
     def __repr__(self) -> str:
         return "CrossEntropyError"
@@ -123,8 +130,7 @@ class CrossEntropySoftmaxError:
     def grad(self, outputs: Array, targets: Array) -> Array:
         """Return dE/dy = (softmax(y) - t) / N; with weights (softmax(y) sum of w t - w t) / sum of weights."""
         rows = self._weighted_rows("CrossEntropySoftmaxError.grad", outputs, targets)
-        totals = 1.0 if self._plain() else rows.sum(axis=1, keepdims=True)
-        return (softmax(outputs, axis=1) * totals - rows) / self._count(outputs, rows)
+        return softmax_minus(outputs, rows, axis=1) / self._count(outputs, rows)
 
     def _plain(self) -> bool:
         return self.class_weights is None and self.ignore_label is None

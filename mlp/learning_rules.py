@@ -2,9 +2,13 @@
 
 ``rule.initialise(params)`` keeps the very arrays; ``rule.update_params(grads)`` changes them in place, so the layers
 that own them see the change. Names as in the coursework, whose conventions each class states.
+
+Where a rule keeps squares of gradients, a gradient from 1.8e19 on (float32; 1.3e154 in float64) has a square that is
+not representable: NumPy warns of the overflow, and the parameter stays where it is from then on.
 """
 
 from collections.abc import Iterable, Sequence
+from math import expm1, log
 from typing import Any, ClassVar
 
 from mlp.backend import Array, array_module
@@ -143,13 +147,13 @@ class AdamLearningRule(GradientDescentLearningRule):
         mom_2 += (1.0 - self.beta_2) * (grad * grad)
         correction_1 = correction_2 = 1.0
         if self.bias_correction:
-            correction_1 = 1.0 - self.beta_1**self.step_count
-            correction_2 = (1.0 - self.beta_2**self.step_count) ** 0.5
+            correction_1 = _one_minus_power(self.beta_1, self.step_count)
+            correction_2 = _one_minus_power(self.beta_2, self.step_count) ** 0.5
         self._descend(param, mom_1, mom_2, correction_1, correction_2)
 
     def _descend(self, param: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> None:
         root = array_module(mom_2).sqrt(mom_2)
-        param -= (self.learning_rate * correction_2 / correction_1) * mom_1 / (root + self.epsilon)
+        param -= (self.learning_rate * correction_2 / correction_1) * (mom_1 / (root + self.epsilon))
 
 
 class KingmaAdamLearningRule(AdamLearningRule):
@@ -162,7 +166,7 @@ class KingmaAdamLearningRule(AdamLearningRule):
 
     def _descend(self, param: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> None:
         root = array_module(mom_2).sqrt(mom_2) / correction_2
-        param -= (self.learning_rate / correction_1) * mom_1 / (root + self.epsilon)
+        param -= (self.learning_rate / correction_1) * (mom_1 / (root + self.epsilon))
 
 
 class AdamLearningRuleWithWeightDecay(AdamLearningRule):
@@ -212,7 +216,7 @@ class AdaGradLearningRule(GradientDescentLearningRule):
     def _update(self, param: Array, grad: Array, *state: Array) -> None:
         (sum_sq,) = state
         sum_sq += grad * grad
-        param -= self.learning_rate * grad / _root(sum_sq, self.epsilon, self.epsilon_inside_root)
+        param -= self.learning_rate * (grad / _root(sum_sq, self.epsilon, self.epsilon_inside_root))
 
 
 class RMSPropLearningRule(GradientDescentLearningRule):
@@ -241,7 +245,7 @@ class RMSPropLearningRule(GradientDescentLearningRule):
         (mom_2,) = state
         mom_2 *= self.beta
         mom_2 += (1.0 - self.beta) * (grad * grad)
-        param -= self.learning_rate * grad / _root(mom_2, self.epsilon, self.epsilon_inside_root)
+        param -= self.learning_rate * (grad / _root(mom_2, self.epsilon, self.epsilon_inside_root))
 
 
 def _root(x: Array, epsilon: float, inside: bool) -> Array:
@@ -253,3 +257,8 @@ def _root(x: Array, epsilon: float, inside: bool) -> Array:
 def _listed(arrays: Any) -> list[Array]:
     """Return a list of arrays, for one array the list of its parts along the first axis (views, numbers too)."""
     return [arrays[i, ...] for i in range(len(arrays))] if hasattr(arrays, "ndim") else list(arrays)
+
+
+def _one_minus_power(beta: float, t: int) -> float:
+    """Return 1 - beta^t, without losing digits where beta^t is close to 1."""
+    return -expm1(t * log(beta)) if beta else 1.0

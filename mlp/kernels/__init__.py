@@ -12,7 +12,8 @@ from mlp.kernels.convolution import (
     conv_grad_kernels,
     conv_grads,
 )
-from mlp.kernels.functions import log_softmax, sigmoid, softmax, softplus
+from mlp.kernels.functions import log_softmax, sigmoid, sigmoid_slope, softmax, softmax_minus, softplus
+from mlp.kernels.moments import moments
 from mlp.kernels.parallel import SettingError, num_threads, run_parts
 from mlp.kernels.windows import Padding, PoolGeometry, Sizes
 
@@ -29,9 +30,12 @@ __all__ = [
     "conv_grad_kernels",
     "conv_grads",
     "log_softmax",
+    "moments",
     "num_threads",
     "run_parts",
     "sigmoid",
+    "sigmoid_slope",
     "softmax",
+    "softmax_minus",
     "softplus",
 ]

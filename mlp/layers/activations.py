@@ -8,7 +8,7 @@ import numpy as np
 
 from mlp.backend import Array, array_module
 from mlp.checks import check_number, check_same_shape, check_shape
-from mlp.kernels import sigmoid
+from mlp.kernels import sigmoid, sigmoid_slope
 from mlp.layers.base import Layer
 
 
@@ -21,10 +21,10 @@ class SigmoidLayer(Layer):
         return sigmoid(inputs)
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
-        """Return dE/dy y (1 - y)."""
+        """Return dE/dy y (1 - y), from x, as 1 - y has no digits left where y rounds to 1."""
         check_same_shape("SigmoidLayer.bprop: inputs", inputs, outputs)
         check_same_shape("SigmoidLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
-        return grads_wrt_outputs * outputs * (1.0 - outputs)
+        return grads_wrt_outputs * sigmoid_slope(inputs)
 
 
 class TanhLayer(Layer):
@@ -36,10 +36,10 @@ class TanhLayer(Layer):
         return array_module(inputs).tanh(inputs)
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
-        """Return dE/dy (1 - y^2)."""
+        """Return dE/dy (1 - y^2), from x, as 4 times the slope of the sigmoid at 2x."""
         check_same_shape("TanhLayer.bprop: inputs", inputs, outputs)
         check_same_shape("TanhLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
-        return (1.0 - outputs * outputs) * grads_wrt_outputs
+        return grads_wrt_outputs * (4.0 * sigmoid_slope(inputs + inputs))
 
 
 class ReluLayer(Layer):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from mlp.backend import Array, array_module
 from mlp.checks import ShapeError, check_choice, check_number, check_positive_int, check_shape
 from mlp.initialisers import ConstantInit
-from mlp.kernels import channels_first, channels_last
+from mlp.kernels import channels_first, channels_last, moments
 from mlp.layers.base import StochasticLayerWithParameters
 from mlp.rng import Rng
 
@@ -66,15 +66,14 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
         self._check("fprop: inputs", inputs)
         rows = _rows(inputs)
         if stochastic:
-            mean = _mean(rows)
-            centred = rows - mean
-            var = _mean(centred * centred)
-            self._update_running(mean, var, rows.size // self.input_dim)
+            centred, mean, var, scale = moments(rows, rows[:1, :1], _mean)
+            self._update_running(mean[0, 0], (var / scale / scale)[0, 0], rows.size // self.input_dim)
         else:
-            mean, var = self.running_mean, self.running_var
+            mean, var, scale = self.running_mean, self.running_var, 1.0
             centred = rows - mean
-        inverse_std = 1.0 / array_module(inputs).sqrt(var + self.epsilon)
-        outputs = _like(inputs, centred * (self.gamma * inverse_std) + self.beta)
+        std = array_module(inputs).sqrt(var + self.epsilon * scale * scale)
+        inverse_std = scale / std
+        outputs = _like(inputs, centred * (self.gamma / std) + self.beta)
         self._memory = BatchStatistics(inputs, outputs, mean, inverse_std, stochastic)
         return outputs
 
@@ -99,14 +98,15 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
         self._check("bprop: inputs", inputs)
         check_shape("BatchNormalizationLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs.shape, inputs)
         _, _, mean, inverse_std, of_the_batch = self.remembered(BatchStatistics, inputs, outputs)
-        grads, centred = _rows(grads_wrt_outputs), _rows(inputs) - mean
+        grads, normalised = _rows(grads_wrt_outputs), _rows(inputs) - mean
+        normalised *= inverse_std
         count = grads.size // self.input_dim
-        grad_beta = count * _mean(grads)
-        grad_gamma = count * _mean(grads * centred) * inverse_std
+        grad_beta = count * _mean(grads)[0, 0]
+        grad_gamma = count * _mean(grads * normalised)[0, 0]
         if of_the_batch:
-            centred *= inverse_std * grad_gamma / count
+            normalised *= grad_gamma / count
             grads = grads - grad_beta / count
-            grads -= centred
+            grads -= normalised
         return _like(inputs, grads * (self.gamma * inverse_std)), [grad_gamma, grad_beta]
 
     def _update_running(self, mean: Array, var: Array, count: int) -> None:
@@ -146,7 +146,7 @@ def _like(x: Array, rows: Array) -> Array:
 
 
 def _mean(rows: Array) -> Array:
-    """Return the mean (C,) over the first two axes, image by image and then over the images."""
+    """Return the mean (1, 1, C) over the first two axes, image by image and then over the images."""
     xp = array_module(rows)
     ones = xp.ones((1, rows.shape[1]), rows.dtype)
-    return xp.matmul(ones, rows).sum(axis=(0, 1)) / (rows.shape[0] * rows.shape[1])
+    return xp.matmul(ones, rows).sum(axis=0, keepdims=True) / (rows.shape[0] * rows.shape[1])

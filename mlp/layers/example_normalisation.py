@@ -5,6 +5,7 @@ from typing import NamedTuple
 from mlp.backend import Array, array_module
 from mlp.checks import ShapeError, check_number, check_positive_int, check_same_shape, check_shape, check_sizes
 from mlp.initialisers import ConstantInit
+from mlp.kernels import moments
 from mlp.layers.base import Layer, LayerWithParameters, Shape
 
 
@@ -34,11 +35,10 @@ class _ExampleNormalizationLayer(LayerWithParameters):
         """Return y, of x's shape."""
         self._check("fprop", inputs)
         rows = inputs.reshape(-1, self._group_size(inputs))
-        mean = rows.mean(axis=1, keepdims=True)
-        centred = rows - mean
-        var = (centred * centred).mean(axis=1, keepdims=True)
-        inverse_std = 1.0 / array_module(inputs).sqrt(var + self.epsilon)
-        normalised = (centred * inverse_std).reshape(inputs.shape)
+        centred, mean, var, scale = moments(rows, rows[:, :1], lambda x: x.mean(axis=1, keepdims=True))
+        std = array_module(inputs).sqrt(var + self.epsilon * scale * scale)
+        inverse_std = scale / std
+        normalised = (centred / std).reshape(inputs.shape)
         outputs = normalised * self._spread(self.gamma, inputs) + self._spread(self.beta, inputs)
         self._memory = ExampleStatistics(inputs, outputs, mean, inverse_std)
         return outputs

@@ -2,7 +2,7 @@
 
 from mlp.backend import Array, array_module
 from mlp.checks import ShapeError, check_same_shape, check_shape, check_whole_number
-from mlp.kernels import log_softmax, softmax
+from mlp.kernels import log_softmax, softmax, softmax_minus
 from mlp.layers.base import Layer
 
 
@@ -18,10 +18,15 @@ class SoftmaxLayer(Layer):
         return softmax(inputs, self.axis)
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
-        """Return y (dE/dy - sum along the axis of y dE/dy)."""
+        """Return y (g - sum along the axis of y g) for g = dE/dy - dE/dy at the largest x.
+
+        A constant added to dE/dy changes nothing; taken from the largest y, it spares the sum a cancellation.
+        """
         self._check("bprop", inputs, outputs, grads_wrt_outputs)
-        common = (outputs * grads_wrt_outputs).sum(axis=self.axis, keepdims=True)
-        return outputs * (grads_wrt_outputs - common)
+        xp = array_module(outputs)
+        first = xp.expand_dims(xp.argmax(inputs.real, axis=self.axis), self.axis)
+        grads = grads_wrt_outputs - xp.take_along_axis(grads_wrt_outputs, first, axis=self.axis)
+        return outputs * (grads - (outputs * grads).sum(axis=self.axis, keepdims=True))
 
     def _check(self, method: str, inputs: Array, *like_inputs: Array) -> None:
         who = f"{type(self).__name__}.{method}"
@@ -44,7 +49,6 @@ class LogSoftmaxLayer(SoftmaxLayer):
         return log_softmax(inputs, self.axis)
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
-        """Return dE/dy - exp(y) (sum along the axis of dE/dy)."""
+        """Return dE/dy - softmax(x) (sum along the axis of dE/dy)."""
         self._check("bprop", inputs, outputs, grads_wrt_outputs)
-        total = grads_wrt_outputs.sum(axis=self.axis, keepdims=True)
-        return grads_wrt_outputs - array_module(outputs).exp(outputs) * total
+        return -softmax_minus(inputs, grads_wrt_outputs, self.axis)
