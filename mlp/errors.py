@@ -139,7 +139,12 @@ class CrossEntropySoftmaxError:
         """Return what the sum is divided by."""
         if self.reduction != "mean":
             return 1
-        return outputs.size // outputs.shape[1] if self._plain() else rows.sum()
+        if self._plain():
+            return outputs.size // outputs.shape[1]
+        total = rows.sum()
+        if total == 0:
+            raise ValueError(f"{self!r}: the weights of all targets are 0, or all are ignored: a mean of nothing")
+        return total
 
     def _weighted_rows(self, who: str, outputs: Array, targets: Array) -> Array:
         """Return w t, of the outputs' shape and dtype (a real one)."""
@@ -180,8 +185,8 @@ def _check_classes(who: str, outputs: Array, targets: Array, ignore_label: int |
         raise DTypeError(f"{who}: targets has dtype {targets.dtype}, expected whole-number labels or one-hot rows")
     known = None if ignore_label is None else targets != ignore_label
     labels = targets if known is None else targets[known]
-    if not labels.size:
-        raise ShapeError(f"{who}: every label in targets is {ignore_label}, the ignored one: nothing is left")
+    if known is not None and not labels.size:
+        return known[:, None]
     low, high, classes = int(labels.min()), int(labels.max()), outputs.shape[1]
     if low < 0 or high >= classes:
         raise ShapeError(f"{who}: targets holds labels {low}..{high}, expected 0..{classes - 1}, one per output")

@@ -110,7 +110,7 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
         return _like(inputs, grads * (self.gamma * inverse_std)), [grad_gamma, grad_beta]
 
     def _update_running(self, mean: Array, var: Array, count: int) -> None:
-        if count == 1:
+        if count == 1 and self.running_variance == "unbiased":
             raise ShapeError(
                 "BatchNormalizationLayer.fprop: inputs has one value per channel, whose variance is not defined: "
                 "train on a larger batch, or pass stochastic=False"

@@ -65,8 +65,9 @@ class BranchesLayer(ContainerLayer):
         shares = self._shares(parts, grads_wrt_outputs)
         for branch, part, share in zip(self.branches, parts, shares, strict=True):
             through, grads = branch.backprop(inputs, part, share, need_inputs)
-            total = through if total is None else total + through
             grads_wrt_params += grads
+            if need_inputs:
+                total = through if total is None else total + through
         return total, grads_wrt_params
 
     def _combined(self, parts: list[Array]) -> Array:
@@ -144,7 +145,7 @@ class MatrixProductLayer(BranchesLayer):
         if left.shape[-1] != right.shape[-2]:
             shapes = f"{parts[0].shape} and {parts[1].shape}"
             raise ShapeError(f"MatrixProductLayer.fprop: branches give shapes {shapes}, which have no matrix product")
-        return parts[0] @ parts[1]
+        return array_module(parts[0]).asarray(parts[0] @ parts[1])
 
     def _shares(self, parts: list[Array], grads_wrt_outputs: Array) -> list[Array]:
         left, right = _matrices(*parts)

@@ -12,7 +12,7 @@ from mlp.models import Model, SingleLayerModel
 from mlp.testing.conduct import check_error_conduct, check_layer_conduct, check_model_conduct
 from mlp.testing.derivatives import CENTRAL, COMPLEX, TOLERANCES, Derivatives, Probe, directions_of
 from mlp.testing.diagnosis import Diagnosis, diagnose
-from mlp.testing.problems import ErrorProblem, ModelProblem, PenaltyProblem, Problem, has_modes
+from mlp.testing.problems import ErrorProblem, ModelProblem, PenaltyProblem, Problem, describe, has_modes
 from mlp.testing.report import CheckedArray, GradientError, GradientReport
 
 METHODS = (COMPLEX, CENTRAL)
@@ -69,7 +69,7 @@ def check_gradients(
         found = _Check(problem, methods, tolerance, directions, seed).run(notes)
         rows += found[0]
         failures += found[1]
-    report = GradientReport(repr(subject), tuple(rows), (), tuple(dict.fromkeys(notes)))
+    report = GradientReport(describe(subject), tuple(rows), (), tuple(dict.fromkeys(notes)))
     if failures:
         raise _failure(report, failures)
     if not conduct:

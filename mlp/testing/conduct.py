@@ -11,7 +11,7 @@ from mlp.checks import StaleStateError
 from mlp.layers import Layer, LayerWithParameters
 from mlp.layers.base import forward, walk
 from mlp.testing.derivatives import COMPLEX, Probe
-from mlp.testing.problems import ModelProblem, layer_passes, params_of
+from mlp.testing.problems import ModelProblem, describe, layer_passes, params_of
 from mlp.testing.report import GradientError
 from mlp.testing.ties import check_ties
 
@@ -228,5 +228,5 @@ def _within(a: Any, b: Any, tolerance: float) -> bool:
 
 def _broken(problem: ModelProblem, cause: str, array: str | None = None) -> None:
     mode = "" if problem.mode == "both" else f" in {problem.mode} mode"
-    text = repr(problem.subject)
+    text = describe(problem.subject)
     raise GradientError(f"{text}{mode}: {cause}", subject=text, mode=problem.mode, array=array, cause=cause)

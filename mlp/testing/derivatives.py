@@ -6,8 +6,8 @@ The complex step (Squire and Trapp, Using complex variables to estimate derivati
 
 Where the two disagree, smaller steps tell why. Differences that come round to the complex step: a kink lies between
 x - h and x + h, or a steep curve. Slopes to the left and to the right that stay apart: x is exactly on a kink or tie,
-where any slope between the two is right. Neither: the function is not analytic (`abs`, a cast to float), so that the
-complex step cannot be used, and differences alone decide.
+where any slope between the two is right. Two slopes that agree with each other and not with the complex step: the
+function is not analytic (`abs`, a cast to float), so that the complex step cannot be used, and differences decide.
 """
 
 import warnings
@@ -25,7 +25,8 @@ TOLERANCES = {COMPLEX: 1e-11, CENTRAL: 1e-6}
 class Derivatives(NamedTuple):
     """Derivatives of one array along directions: claimed, and by each method; NaN where a method cannot be used.
 
-    `low` and `high` bound what is right: equal but at an exact kink.
+    `low` and `high` bound what is right: equal but at an exact kink. `size` is the length of the claimed gradient,
+    what a derivative along a random direction is of the order of (or its largest entry, where `entries`).
     """
 
     claimed: Array
@@ -34,17 +35,19 @@ class Derivatives(NamedTuple):
     low: Array
     high: Array
     entries: bool
+    size: float
 
     @property
     def kinks(self) -> Array:
-        """Where the point is exactly on a kink."""
-        return self.low != self.high
+        """Where the point is on a kink, and what is claimed is another slope than that of the complex step."""
+        agrees = np.abs(self.claimed - self.by_step) <= 1e-9 * self.scale
+        return (self.low != self.high) & ~agrees
 
     @property
     def scale(self) -> float:
-        """The largest derivative."""
+        """The largest derivative; at least the claimed size, as one direction may by chance be an even one."""
         best = np.where(np.isnan(self.by_step), self.by_difference, self.by_step)
-        return float(np.nanmax(np.abs(best), initial=0.0))
+        return float(np.nanmax(np.abs(np.append(best, self.size)), initial=0.0))
 
     def errors(self, unit_step: float, unit_difference: float) -> tuple[float | None, float | None]:
         """Return the largest wrong derivative by each method, in these units; None where it was not used."""
@@ -53,7 +56,8 @@ class Derivatives(NamedTuple):
         wrong = []
         for method, unit in ((self.by_step, unit_step), (self.by_difference, unit_difference)):
             used = ~np.isnan(method)
-            gaps = np.abs(self.claimed - method)[used & ~self.kinks]
+            smooth = self.low == self.high
+            gaps = np.abs(self.claimed - method)[used & smooth]
             wrong.append(float(np.max(gaps, initial=0.0)) / unit if used.any() else None)
         if self.kinks.any() and wrong[1] is not None:
             wrong[1] = float(np.maximum(wrong[1], np.max(outside[self.kinks]) / unit_difference))
@@ -91,7 +95,8 @@ class Probe:
             scale = max(self.floor, float(np.nanmax(np.abs(by_step), initial=0.0)))
             for i, direction in enumerate(directions):
                 by_step[i], by_difference[i], low[i], high[i] = self._settled(index, direction, by_step[i], scale)
-        return Derivatives(claimed, by_step, by_difference, low, high, entries)
+        size = np.abs(gradient).max(initial=0.0) if entries else np.sqrt((gradient * gradient).sum())
+        return Derivatives(claimed, by_step, by_difference, low, high, entries, float(size))
 
     def complex_step(self, index: int, direction: Array, h: float = 1e-30) -> float:
         """Return Im f(x + ih d) / h, or NaN where f does not take complex numbers."""
@@ -115,13 +120,17 @@ class Probe:
         tried = []
         for h in (1e-6 * size, 1e-7 * size, 1e-8 * size):
             tried.append(self.slopes(index, direction, h))
-            if abs(tried[-1].central - step) <= max(tolerance, tried[-1].noise):
-                return step, tried[0].central if len(tried) == 1 else step, step, step
+            off = abs(tried[-1].central - step)
+            if off <= max(tolerance, tried[-1].noise):
+                return step, tried[-1].central if off <= tolerance else step, step, step
         first, second, last = tried
         gaps = [abs(slopes.right - slopes.left) for slopes in tried]
         if min(gaps) > max(tolerance, 4.0 * last.noise) and max(gaps) < 1.5 * min(gaps):
             slack = TOLERANCES[CENTRAL] * max(abs(first.left), abs(first.right))
             return step, first.central, min(first.left, first.right) - slack, max(first.left, first.right) + slack
+        smooth = gaps[0] < 0.2 * abs(first.central - step) or np.isnan(step)
+        if not smooth:
+            return step, step, step, step
         central = first.central if gaps[0] <= 1e-3 * max(scale, abs(first.central)) else second.central
         return float("nan"), central, central, central
 

@@ -128,6 +128,8 @@ def _ratio(expected: Array, got: Array, context: dict[str, Any]) -> str | None:
     for value, text in _factors(context):
         if abs(factor - value) <= 1e-5 * abs(value):
             return text
+    if abs(factor - 1.0) <= 1e-4:
+        return "it agrees to some digits: a cast to float32, or a small constant (epsilon) out of place"
     return f"it is {factor:.6g} times the right one"
 
 

@@ -75,7 +75,7 @@ class ModelProblem:
         return self.weights if self.error is None else self.error.grad(self.outputs, self.targets)
 
     def _check_shapes(self, gradients: list[Array]) -> None:
-        text = repr(self.subject)
+        text = describe(self.subject)
         if len(gradients) != len(self.arrays):
             raise GradientError(
                 f"{text}: {len(gradients)} gradients of {len(self.arrays)} arrays ({', '.join(self.names)})",
@@ -130,6 +130,13 @@ def _of_shape(gradient: Array, array: Array, subject: Any) -> Array:
         cause = f"the gradient has shape {np.shape(gradient)}, not {array.shape}"
         raise GradientError(f"{subject!r}: {cause}", subject=repr(subject), mode="both", cause=cause)
     return gradient
+
+
+def describe(subject: Any) -> str:
+    """Return one line that names a subject: its `repr`, or for a model its class and its size."""
+    if isinstance(subject, Model) and len(subject.layers) > 1:
+        return f"{type(subject).__name__} of {len(subject.layers)} layers"
+    return repr(subject)
 
 
 def has_modes(model: Model) -> bool:

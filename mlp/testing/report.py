@@ -40,6 +40,7 @@ class CheckedArray(NamedTuple):
         return self.name, self.mode, checked, *errors, remark or kinks or ("" if self.resolved else "0 to rounding")
 
 
+_LONG = 30
 _TITLES = ("array", "mode", "derivatives", "complex step", "central differences", "")
 
 
@@ -69,21 +70,30 @@ class GradientReport(NamedTuple):
     def _head(self) -> str:
         return f"gradients of {self.subject}: {'right' if self.right else 'WRONG'}"
 
+    def _shown(self) -> tuple[list[CheckedArray], list[str]]:
+        """Return the rows to show, all or of a long table the wrong ones, and the rest in words."""
+        wrong = [array for array in self.arrays if not array.right]
+        if len(self.arrays) <= _LONG or not wrong:
+            return list(self.arrays), []
+        return wrong, [f"{len(self.arrays) - len(wrong)} other gradients are right"]
+
     def __repr__(self) -> str:
-        rows = [_TITLES, *(array.cells() for array in self.arrays)]
+        shown, rest = self._shown()
+        rows = [_TITLES, *(array.cells() for array in shown)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(_TITLES))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        remarks = (textwrap.fill(x, 110, initial_indent="  ", subsequent_indent="    ") for x in self._lines())
+        remarks = (textwrap.fill(x, 110, initial_indent="  ", subsequent_indent="    ") for x in rest + self._lines())
         return "\n".join([self._head(), *(f"  {line}".rstrip() for line in lines), *remarks])
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
         head = "".join(f"<th>{escape(title)}</th>" for title in _TITLES)
+        shown, rest = self._shown()
         rows = ""
-        for array in self.arrays:
+        for array in shown:
             style = "" if array.right else ' style="color: #c00; font-weight: bold"'
             rows += f"<tr{style}>{''.join(f'<td>{escape(cell)}</td>' for cell in array.cells())}</tr>"
-        lines = "".join(f"<p>{escape(line)}</p>" for line in self._lines())
+        lines = "".join(f"<p>{escape(line)}</p>" for line in rest + self._lines())
         return f"<p>{escape(self._head())}</p><table><tr>{head}</tr>{rows}</table>{lines}"
 
 

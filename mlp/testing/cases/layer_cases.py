@@ -25,9 +25,9 @@ def _normal_init(shape: Any) -> Array:
 
 
 def _set(layer: Any) -> Any:
-    """Return the layer with parameters and running statistics that are not at their starting values."""
+    """Return the layer with parameters and running statistics that are the same in every build, and not special."""
     rng = np.random.RandomState(7)
-    layer.params = [param + rng.standard_normal(param.shape) for param in layer.params]
+    layer.params = [0.5 + rng.standard_normal(param.shape) for param in layer.params]
     for name in layer.state_names:
         getattr(layer, name)[...] = 1.0 + rng.standard_normal(getattr(layer, name).shape) ** 2
     return layer
