@@ -191,7 +191,7 @@ def run(section: Section) -> list[str]:
     seconds = time.perf_counter() - began
     right = f"{len(section.checks) - len(wrong)} of {len(section.checks)} right"
     second = worst["central differences"]
-    errors = f"worst error {worst['']:.1e}" + (f", by differences {second:.1e}" if second else "")
+    errors = f"worst error {worst['']:.2g}" + (f", by differences {second:.2g}" if second else "")
     print(f"{section.name}: {section.proves}\n    {right}, {errors}, {seconds:.1f} s", flush=True)
     return wrong
 
