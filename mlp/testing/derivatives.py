@@ -116,7 +116,8 @@ class Probe:
     def _settled(self, index: int, direction: Array, step: float, scale: float) -> tuple[float, float, float, float]:
         """Return (complex step or NaN, difference, lowest and highest right slope) along a direction."""
         tolerance = 0.5 * TOLERANCES[CENTRAL] * scale
-        size = max(1.0, float(np.abs(self.problem.arrays[index]).max(initial=0.0)))
+        size = max(float(np.abs(self.problem.arrays[index]).max(initial=0.0)), 1e-6)
+        size = 1.0 if size == 1e-6 else size  # zeros have no size
         tried = []
         for h in (1e-6 * size, 1e-7 * size, 1e-8 * size):
             tried.append(self.slopes(index, direction, h))

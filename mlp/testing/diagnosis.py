@@ -106,8 +106,10 @@ def guess(expected: Array, got: Array, context: dict[str, Any]) -> str:
     found = (
         _ratio(expected, got, context),
         _rearranged(expected, got),
-        _places(expected, got),
+        _places(expected, got, few=True),
         _missing(expected, got, context),
+        _ratios(expected, got),
+        _places(expected, got, few=False),
     )
     return next((cause for cause in found if cause is not None), _UNKNOWN)
 
@@ -122,12 +124,14 @@ def _ratio(expected: Array, got: Array, context: dict[str, Any]) -> str | None:
         return "it is all zeros: the gradient is missing"
     if not expected.any():
         return "it should be all zeros"
-    factor = float((expected * got).sum() / (expected * expected).sum())
+    unit = np.abs(expected).max()
+    scaled = expected / unit
+    factor = float((scaled * (got / unit)).sum() / (scaled * scaled).sum())
     if not _close(factor * expected, got):
         return None
-    for value, text in _factors(context):
-        if abs(factor - value) <= 1e-5 * abs(value):
-            return text
+    texts = [text for value, text in _factors(context) if abs(factor - value) <= 1e-5 * abs(value)]
+    if texts:
+        return "; or ".join(texts)
     if abs(factor - 1.0) <= 1e-4:
         return "it agrees to some digits: a cast to float32, or a small constant (epsilon) out of place"
     return f"it is {factor:.6g} times the right one"
@@ -137,9 +141,11 @@ def _factors(context: dict[str, Any]) -> Iterator[tuple[float, str]]:
     yield -1.0, "the sign is wrong"
     n = context["N"]
     counts = {"the batch size": n}
-    if "outputs" in context and context["outputs"].ndim > 2:
-        counts["the number of pixels"] = prod(context["outputs"].shape[2:])
-        counts["the batch size times the number of pixels"] = n * prod(context["outputs"].shape[2:])
+    for which in ("outputs", "inputs"):
+        if which in context and context[which].ndim > 2:
+            pixels = prod(context[which].shape[2:])
+            counts[f"the number of pixels of the {which}"] = pixels
+            counts[f"the batch size times the number of pixels of the {which}"] = n * pixels
     for name, count in counts.items():
         if count > 1:
             yield 1.0 / count, f"it is divided by {name}, {count}: averaged where it must be summed"
@@ -167,10 +173,19 @@ def _rearranged(expected: Array, got: Array) -> str | None:
     return None
 
 
-def _places(expected: Array, got: Array) -> str | None:
-    """Recognise mistakes in some entries only."""
+def _ratios(expected: Array, got: Array) -> str | None:
+    """Recognise a factor of its own for each index of an axis."""
+    for axis, length in enumerate(expected.shape):
+        others = tuple(a for a in range(expected.ndim) if a != axis)
+        if length > 1 and expected.size >= 3 * length and _multiple(got, expected, others):
+            return f"each index of axis {axis} has a wrong factor of its own"
+    return None
+
+
+def _places(expected: Array, got: Array, few: bool) -> str | None:
+    """Recognise mistakes in some entries only: in half of them at most, where `few`."""
     wrong = np.abs(got - expected) > 1e-6 * np.abs(expected).max()
-    if wrong.all():
+    if wrong.all() or not wrong.any() or (few and 2 * wrong.sum() > wrong.size):
         return None
     for axis, length in enumerate(wrong.shape):
         others = tuple(a for a in range(wrong.ndim) if a != axis)
@@ -182,36 +197,47 @@ def _places(expected: Array, got: Array) -> str | None:
 
 
 def _missing(expected: Array, got: Array, context: dict[str, Any]) -> str | None:
-    """Recognise a missing term by what the difference is a multiple of."""
-    gap = expected - got
-    for text, term in _terms(expected.shape, context):
-        if term.any() and _multiple(gap, term):
-            return text
+    """Recognise a term that is missing, or there too often, by what the difference is a multiple of."""
+    gap, array = expected - got, context["array"]
+    if context["batch"]:
+        return _missing_in_inputs(gap, context)
+    for kind, term in (("L2", array), ("L1", np.sign(array))):
+        if gap.size > 2 and term.any() and _multiple(gap, term, None):
+            often = "is missing" if (gap * term).sum() > 0 else "is there once too often"
+            return f"the gradient of an {kind} penalty {often}: the difference goes with the parameter"
     return None
 
 
-def _terms(shape: tuple[int, ...], context: dict[str, Any]) -> Iterator[tuple[str, Array]]:
-    array = context["array"]
-    if context["batch"]:
-        upstream, outputs = context.get("upstream"), context.get("outputs")
-        if upstream is not None and upstream.shape == shape:
-            yield "a term is missing: the difference is dE/d outputs itself, the way past F(x)", upstream
-        axes = (0, *range(2, len(shape)))
-        yield "a term is missing: the difference is the same for all examples, the way through a mean", np.ones(shape)
-        centred = array - array.mean(axis=axes, keepdims=True)
-        yield "a term is missing: the difference goes with the centred inputs, the way through a variance", centred
-        if outputs is not None and outputs.shape == shape:
-            yield "a term is missing: the difference goes with the outputs, the way through a sum", outputs
-    else:
-        yield "the gradient of an L2 penalty is missing: the difference goes with the parameter", array
-        yield "the gradient of an L1 penalty is missing: the difference goes with its sign", np.sign(array)
+def _missing_in_inputs(gap: Array, context: dict[str, Any]) -> str | None:
+    inputs, outputs, upstream = context["array"], context.get("outputs"), context.get("upstream")
+    if upstream is not None and upstream.shape == gap.shape:
+        for sign, words in ((1.0, "a term is missing"), (-1.0, "a term is there twice")):
+            if _close(sign * upstream, gap):
+                return f"{words}: the difference is dE/d outputs itself, the way past F(x)"
+    axes, inner = (0, *range(2, gap.ndim)), tuple(range(1, gap.ndim))
+    centred, alone = (inputs - inputs.mean(axis=over, keepdims=True) for over in (axes, inner or None))
+    terms = [
+        ("is the same for all examples, the way through a mean", np.ones(gap.shape), axes),
+        ("goes with the centred inputs, the way through a variance", centred, axes),
+        ("is constant within an example, the way through its mean", np.ones(gap.shape), inner),
+        ("goes with the inputs centred within each example, the way through its variance", alone, inner),
+    ]
+    if outputs is not None and outputs.shape == gap.shape:
+        terms.append(("goes with the outputs, the way through a sum", outputs, inner))
+    for text, term, over in terms:
+        if term.any() and _multiple(gap, term, over):
+            return f"a term is missing or wrong: the difference {text}"
+    return None
 
 
-def _multiple(gap: Array, term: Array) -> bool:
-    """Return whether the gap is a multiple of the term: as a whole, column by column, or row by row."""
-    for axes in {None, (0, *range(2, gap.ndim)), tuple(range(1, gap.ndim))}:
-        squares = (term * term).sum(axis=axes, keepdims=True)
-        factor = (gap * term).sum(axis=axes, keepdims=True) / np.where(squares == 0, 1.0, squares)
-        if _close(factor * term, gap):
-            return True
-    return False
+def _multiple(gap: Array, term: Array, axes: tuple[int, ...] | None) -> bool:
+    """Return whether the gap is a multiple of the term: as a whole, or with a factor for each place off `axes`.
+
+    Fewer than three entries to a factor prove nothing.
+    """
+    per_factor = gap.size if axes is None else prod(gap.shape[axis] for axis in axes)
+    if per_factor < 3:
+        return False
+    squares = (term * term).sum(axis=axes, keepdims=True)
+    factor = (gap * term).sum(axis=axes, keepdims=True) / np.where(squares == 0, 1.0, squares)
+    return _close(factor * term, gap)

@@ -19,13 +19,14 @@ class Problem(Protocol):
     """One number as a function of named arrays.
 
     `owners` names, for each array, the layer that it belongs to: gradients of one layer are measured against each
-    other. `mode` is the mode as the report calls it.
+    other. `mode` is the mode as the report calls it. `rounding` is the rounding error of a gradient that cancels.
     """
 
     names: list[str]
     owners: list[str]
     arrays: list[Array]
     mode: str
+    rounding: float
 
     def value(self, arrays: list[Array]) -> Any:
         """Return the number for these arrays."""
@@ -44,7 +45,8 @@ class ModelProblem:
     ) -> None:
         model = subject if isinstance(subject, Model) else SingleLayerModel(subject)
         self.subject, self.model, self.mode = subject, model.astype(np.float64), mode
-        self.stochastic, self.error, self.targets = stochastic, error, targets
+        self.stochastic, self.error = stochastic, error
+        self.targets = None if targets is None else np.array(targets)
         self.arrays = [inputs, *self.model.params]
         keys = self.model.param_keys()
         single = isinstance(subject, Layer) and not subject.children()
@@ -53,6 +55,7 @@ class ModelProblem:
         outputs = self._run(self.arrays)[0]
         self.weights = np.random.default_rng([seed, 2]).standard_normal(outputs.shape)
         self.outputs = outputs
+        self.rounding = 2e-15 * float(np.abs(self.weights).max()) if single else 0.0
 
     def value(self, arrays: list[Array]) -> Any:
         """Return the number, penalties included, from a fresh copy of the model."""
@@ -65,7 +68,7 @@ class ModelProblem:
         model, inputs = self.model.astype(np.float64), self.arrays[0].copy()
         activations = model.fprop(inputs, stochastic=self.stochastic)
         upstream = self.weights if self.error is None else self.error.grad(activations[-1], self.targets)
-        grads_wrt_inputs, grads_wrt_params = model.bprop(activations, upstream)
+        grads_wrt_inputs, grads_wrt_params = model.bprop(activations, upstream.copy())
         gradients = [grads_wrt_inputs, *grads_wrt_params]
         self._check_shapes(gradients)
         return gradients
@@ -77,11 +80,8 @@ class ModelProblem:
     def _check_shapes(self, gradients: list[Array]) -> None:
         text = describe(self.subject)
         if len(gradients) != len(self.arrays):
-            raise GradientError(
-                f"{text}: {len(gradients)} gradients of {len(self.arrays)} arrays ({', '.join(self.names)})",
-                subject=text,
-                mode=self.mode,
-            )
+            cause = f"{len(gradients)} gradients of {len(self.arrays)} arrays ({', '.join(self.names)})"
+            raise GradientError(f"{text}: {cause}", subject=text, mode=self.mode, cause=cause)
         for name, gradient, array in zip(self.names, gradients, self.arrays, strict=True):
             if np.shape(gradient) != array.shape:
                 cause = f"the gradient of {name} has shape {np.shape(gradient)}, not {array.shape}"
@@ -97,46 +97,56 @@ class ErrorProblem:
     """An error, as a function of the outputs."""
 
     def __init__(self, error: Any, outputs: Array, targets: Any) -> None:
-        self.error, self.targets, self.mode = error, targets, "both"
+        self.subject, self.targets, self.mode, self.rounding = error, np.array(targets), "both", 0.0
         self.names, self.owners, self.arrays = ["outputs"], ["outputs"], [outputs]
+
+    def arguments(self) -> list[Array]:
+        """Return copies of what the error is called with."""
+        return [self.arrays[0].copy(), self.targets.copy()]
 
     def value(self, arrays: list[Array]) -> Any:
         """Return the error (the sum of an unreduced one)."""
-        return np.sum(self.error(arrays[0].copy(), self.targets))
+        return np.sum(self.subject(arrays[0].copy(), self.targets))
 
     def gradients(self) -> list[Array]:
         """Return [dE/d outputs]."""
-        return [_of_shape(self.error.grad(self.arrays[0].copy(), self.targets), self.arrays[0], self.error)]
+        return [_of_shape(self.subject.grad(*self.arguments()), self.arrays[0], self.subject)]
 
 
 class PenaltyProblem:
     """A penalty, as a function of the parameter."""
 
     def __init__(self, penalty: Any, parameter: Array) -> None:
-        self.penalty, self.mode = penalty, "both"
+        self.subject, self.mode, self.rounding = penalty, "both", 0.0
         self.names, self.owners, self.arrays = ["parameter"], ["parameter"], [parameter]
+
+    def arguments(self) -> list[Array]:
+        """Return a copy of what the penalty is called with."""
+        return [self.arrays[0].copy()]
 
     def value(self, arrays: list[Array]) -> Any:
         """Return the penalty."""
-        return self.penalty(arrays[0].copy())
+        return self.subject(arrays[0].copy())
 
     def gradients(self) -> list[Array]:
         """Return [dE/d parameter]."""
-        return [_of_shape(self.penalty.grad(self.arrays[0].copy()), self.arrays[0], self.penalty)]
+        return [_of_shape(self.subject.grad(*self.arguments()), self.arrays[0], self.subject)]
 
 
 def _of_shape(gradient: Array, array: Array, subject: Any) -> Array:
     if np.shape(gradient) != array.shape:
         cause = f"the gradient has shape {np.shape(gradient)}, not {array.shape}"
-        raise GradientError(f"{subject!r}: {cause}", subject=repr(subject), mode="both", cause=cause)
+        text = describe(subject)
+        raise GradientError(f"{text}: {cause}", subject=text, mode="both", cause=cause)
     return gradient
 
 
 def describe(subject: Any) -> str:
-    """Return one line that names a subject: its `repr`, or for a model its class and its size."""
+    """Return one line that names a subject: its `repr` with its class, or for a model its class and its size."""
+    kind, text = type(subject).__name__, repr(subject)
     if isinstance(subject, Model) and len(subject.layers) > 1:
-        return f"{type(subject).__name__} of {len(subject.layers)} layers"
-    return repr(subject)
+        return f"{kind} of {len(subject.layers)} layers"
+    return text if kind in text else f"{kind} ({text})"
 
 
 def has_modes(model: Model) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mlp.backend import Array
+from mlp.testing.problems import describe
 from mlp.testing.report import GradientError
 
 Formula = Callable[[Array, Sequence[Array]], Array]
@@ -18,17 +19,18 @@ def check_learning_rule(
     """Compare a learning rule with its formula, or raise GradientError; return the worst relative error.
 
     `formula(start, grads)` says, in plain arithmetic, where a parameter stands after a list of gradients. The rule is
-    run on three parameters of different shapes and magnitudes for `steps` steps, and compared after each of the first
+    run on four parameters of different shapes and magnitudes for `steps` steps, and compared after each of the first
     ten, and at the end. Also checked: parameters are changed in place, gradients are not changed, parameters do not
-    disturb each other, `reset` starts anew, and float32 stays float32. The rule is left initialised with nothing.
+    disturb each other, a learning rate set on the way is heeded, `reset` starts anew, and float32 stays float32. The
+    rule is left initialised with nothing.
     """
     rng = np.random.default_rng(seed)
-    starts = [rng.standard_normal(shape) * size for shape, size in (((3, 4), 1.0), ((5,), 1e-3), ((2, 1, 3), 1e2))]
-    grads = [
-        [rng.standard_normal(x.shape) * s for x, s in zip(starts, (1.0, 1e-2, 10.0), strict=True)] for _ in range(steps)
-    ]
+    sizes = (((3, 4), 1.0, 1.0), ((5,), 1e-3, 1e-2), ((2, 1, 3), 1e2, 10.0), ((5,), 1.0, 0.1))
+    starts = [rng.standard_normal(shape) * size for shape, size, _ in sizes]
+    grads = [[rng.standard_normal(shape) * size for shape, _, size in sizes] for _ in range(steps)]
     worst = _compare(rule, formula, starts, grads, tolerance)
     _check_reset(rule, starts, grads)
+    _check_rate(rule, starts, grads)
     _check_dtype(rule, starts, grads[0])
     rule.initialise([])
     return worst
@@ -55,10 +57,21 @@ def _compare(rule: Any, formula: Formula, starts: list[Array], grads: list[list[
             if not error <= tolerance:
                 at = np.unravel_index(int(np.argmax(np.abs(param - expected))), param.shape)
                 got, right = float(param[at]), float(expected[at])
+                if len(params) > 1 and _right_alone(rule, formula, start, [[grad[i]] for grad in grads], tolerance):
+                    cause = f"parameter {i} is right alone and wrong beside others: they disturb each other"
+                    _wrong(rule, cause, f"parameter {i}")
                 where = f"after step {step} parameter {i}{[int(j) for j in at]}"
                 cause = f"{where} is {got:.9g}, expected {right:.9g} ({_guess(float(start[at]), got, right, step)})"
                 _wrong(rule, cause, f"parameter {i}")
     return worst
+
+
+def _right_alone(rule: Any, formula: Formula, start: Array, grads: list[list[Array]], tolerance: float) -> bool:
+    try:
+        _compare(rule, formula, [start], grads, tolerance)
+    except GradientError:
+        return False
+    return True
 
 
 def _guess(start: float, got: float, expected: float, step: int) -> str:
@@ -70,6 +83,8 @@ def _guess(start: float, got: float, expected: float, step: int) -> str:
     when = "at the very first step" if step == 1 else f"right until step {step}: what the rule remembers is wrong"
     if abs(ratio + 1.0) < 1e-6:
         return "the sign is wrong"
+    if abs(ratio - 1.0) < 1e-4:
+        return f"it agrees to some digits: a cast to float32, or a small constant (epsilon) out of place; {when}"
     return f"it went {ratio:.6g} times as far as it should, {when}"
 
 
@@ -91,6 +106,21 @@ def _check_reset(rule: Any, starts: list[Array], grads: list[list[Array]]) -> No
         _wrong(rule, "after reset() it does not start anew")
 
 
+def _check_rate(rule: Any, starts: list[Array], grads: list[list[Array]]) -> None:
+    """Raise if a learning rate that a schedule sets on the way is not heeded."""
+    rate, results = rule.learning_rate, []
+    for later in (rate, 0.5 * rate):
+        params = [start.copy() for start in starts]
+        rule.initialise(params)
+        rule.update_params(grads[0])
+        rule.learning_rate = later
+        rule.update_params(grads[1])
+        rule.learning_rate = rate
+        results.append(params)
+    if all(np.array_equal(a, b) for a, b in zip(*results, strict=True)):
+        _wrong(rule, "a learning rate that is set on the way is not heeded")
+
+
 def _check_dtype(rule: Any, starts: list[Array], grads: list[Array]) -> None:
     params = [start.astype(np.float32) for start in starts]
     rule.initialise(params)
@@ -101,4 +131,5 @@ def _check_dtype(rule: Any, starts: list[Array], grads: list[Array]) -> None:
 
 
 def _wrong(rule: Any, cause: str, array: str | None = None) -> None:
-    raise GradientError(f"{rule!r}: {cause}", subject=repr(rule), mode="both", array=array, cause=cause)
+    text = describe(rule)
+    raise GradientError(f"{text}: {cause}", subject=text, mode="both", array=array, cause=cause)
