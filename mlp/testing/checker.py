@@ -22,7 +22,7 @@ from mlp.testing.conduct import (
 from mlp.testing.derivatives import CENTRAL, COMPLEX
 from mlp.testing.diagnosis import Diagnosis
 from mlp.testing.problems import ErrorProblem, ModelProblem, PenaltyProblem, describe, has_modes
-from mlp.testing.report import CheckedArray, GradientError, GradientReport
+from mlp.testing.report import GradientError, GradientReport
 
 METHODS = (COMPLEX, CENTRAL)
 MODES = ("training", "evaluation")
@@ -71,27 +71,22 @@ def check_gradients(
     directions = check_positive_int("check_gradients: directions", directions)
     inputs = _batch(inputs, seed)
     problems = _problems(subject, inputs, error, targets, modes, seed)
-    found: list[str] = []
     if conduct:
         for problem in problems:
             _manners_of(subject)(problem)
-        found += MANNERS
-    rows: list[CheckedArray] = []
     notes: list[str] = []
-    failures: list[Diagnosis] = []
-    for problem in problems:
-        compared = Comparison(problem, methods, tolerance, directions, seed).run(notes)
-        rows += compared[0]
-        failures += compared[1]
-    report = GradientReport(describe(subject), tuple(rows), (), tuple(dict.fromkeys(notes)))
+    compared = [Comparison(problem, methods, tolerance, directions, seed).run(notes) for problem in problems]
+    failures = [failure for _, found in compared for failure in found]
+    report = GradientReport(describe(subject), tuple(row for rows, _ in compared for row in rows))
     if failures:
-        raise _failure(report, failures)
+        raise _failure(report._replace(notes=tuple(dict.fromkeys(notes))), failures)
+    promises = [*MANNERS] if conduct else []
     if conduct and isinstance(subject, Layer):
-        found += check_layer_conduct(problems)
-        found += check_batches(problems, lambda small: Comparison(small, methods, tolerance, 1, seed), notes, seed)
+        promises += check_layer_conduct(problems)
+        promises += check_batches(problems, lambda small: Comparison(small, methods, tolerance, 1, seed), notes, seed)
     elif conduct and not isinstance(subject, Model):
-        found += check_error_conduct(problems[0])
-    return report._replace(conduct=tuple(found), notes=tuple(dict.fromkeys(notes)))
+        promises += check_error_conduct(problems[0])
+    return report._replace(conduct=tuple(promises), notes=tuple(dict.fromkeys(notes)))
 
 
 def _batch(inputs: Array | tuple[int, ...], seed: int) -> Array:

@@ -55,14 +55,8 @@ def _compare(rule: Any, formula: Formula, starts: list[Array], grads: list[list[
             error = float(np.abs(param - expected).max() / np.abs(expected).max())
             worst = max(worst, error)
             if not error <= tolerance:
-                at = np.unravel_index(int(np.argmax(np.abs(param - expected))), param.shape)
-                got, right = float(param[at]), float(expected[at])
-                if len(params) > 1 and _right_alone(rule, formula, start, [[grad[i]] for grad in grads], tolerance):
-                    cause = f"parameter {i} is right alone and wrong beside others: they disturb each other"
-                    _wrong(rule, cause, f"parameter {i}")
-                where = f"after step {step} parameter {i}{[int(j) for j in at]}"
-                cause = f"{where} is {got:.9g}, expected {right:.9g} ({_guess(float(start[at]), got, right, step)})"
-                _wrong(rule, cause, f"parameter {i}")
+                alone = len(params) > 1 and _right_alone(rule, formula, start, [[grad[i]] for grad in grads], tolerance)
+                _wrong(rule, _why(i, step, start, param, expected, alone), f"parameter {i}")
     return worst
 
 
@@ -72,6 +66,16 @@ def _right_alone(rule: Any, formula: Formula, start: Array, grads: list[list[Arr
     except GradientError:
         return False
     return True
+
+
+def _why(i: int, step: int, start: Array, param: Array, expected: Array, alone: bool) -> str:
+    """Return what is wrong with parameter i after a step."""
+    if alone:
+        return f"parameter {i} is right alone and wrong beside others: they disturb each other"
+    at = np.unravel_index(int(np.argmax(np.abs(param - expected))), param.shape)
+    got, right = float(param[at]), float(expected[at])
+    where = f"after step {step} parameter {i}{[int(j) for j in at]}"
+    return f"{where} is {got:.9g}, expected {right:.9g} ({_guess(float(start[at]), got, right, step)})"
 
 
 def _guess(start: float, got: float, expected: float, step: int) -> str:
