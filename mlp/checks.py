@@ -118,6 +118,13 @@ def check_padding(what: str, value: Any, axes: int) -> tuple[tuple[int, int], ..
     return tuple((check_positive_int(what, pair[0], 0), check_positive_int(what, pair[1], 0)) for pair in pairs)
 
 
+def check_flag(what: str, value: Any) -> bool:
+    """Return `value` as bool; raise TypeError unless it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} is {value!r} ({type(value).__name__}), expected True or False")
+    return bool(value)
+
+
 def check_choice(what: str, value: Any, choices: Sequence[str]) -> str:
     """Return `value`; raise ValueError unless it is one of `choices`."""
     if value not in choices:

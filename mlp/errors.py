@@ -6,6 +6,8 @@ targets, they are one-hot rows (N, K) of probabilities, or whole-number labels (
 
 from typing import Any
 
+import numpy as np
+
 from mlp.backend import Array, array_module, device_of, to_device
 from mlp.checks import DTypeError, ShapeError, check_choice, check_same_shape, check_shape, check_whole_number
 from mlp.kernels import log_softmax, sigmoid, softmax_minus, softplus
@@ -116,6 +118,8 @@ class CrossEntropySoftmaxError:
         who = "CrossEntropySoftmaxError"
         if class_weights is not None:
             check_shape(f"{who}: class_weights", class_weights, ("K",))
+            if class_weights.dtype.kind == "c" or not bool(((class_weights >= 0) & (class_weights < np.inf)).all()):
+                raise ValueError(f"{who}: class_weights is {class_weights}, expected finite numbers >= 0")
         if ignore_label is not None:
             ignore_label = check_whole_number(f"{who}: ignore_label", ignore_label)
         self.class_weights, self.ignore_label = class_weights, ignore_label
@@ -124,7 +128,8 @@ class CrossEntropySoftmaxError:
     def __call__(self, outputs: Array, targets: Array) -> Any:
         """Return E."""
         rows = self._weighted_rows("CrossEntropySoftmaxError", outputs, targets)
-        losses = -(rows * log_softmax(outputs, axis=1)).sum(axis=1)
+        logs = array_module(rows).where(rows == 0, 0, log_softmax(outputs, axis=1))  # 0 ln 0 = 0
+        losses = -(rows * logs).sum(axis=1)
         return losses if self.reduction == "none" else losses.sum() / self._count(outputs, rows)
 
     def grad(self, outputs: Array, targets: Array) -> Array:
@@ -147,7 +152,7 @@ class CrossEntropySoftmaxError:
         return total
 
     def _weighted_rows(self, who: str, outputs: Array, targets: Array) -> Array:
-        """Return w t, of the outputs' shape and dtype (a real one)."""
+        """Return w t, of the outputs' shape."""
         known = _check_classes(who, outputs, targets, self.ignore_label)
         rows = _one_hot(targets, outputs)
         if known is not None:

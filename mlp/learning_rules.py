@@ -4,7 +4,7 @@
 that own them see the change. Names as in the coursework, whose conventions each class states.
 
 Where a rule keeps squares of gradients, a gradient from 1.8e19 on (float32; 1.3e154 in float64) has a square that is
-not representable: NumPy warns of the overflow, and the parameter stays where it is from then on.
+not representable: NumPy warns of the overflow, and the parameter stays where it is from then on (but for its decay).
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from math import expm1, log
 from typing import Any, ClassVar
 
 from mlp.backend import Array, array_module
-from mlp.checks import DTypeError, ShapeError, check_array, check_number, check_same_shape
+from mlp.checks import DTypeError, ShapeError, check_array, check_flag, check_number, check_same_shape
 
 
 class GradientDescentLearningRule:
@@ -132,7 +132,7 @@ class AdamLearningRule(GradientDescentLearningRule):
         bias_correction: bool = True,
     ) -> None:
         super().__init__(learning_rate)
-        self.bias_correction = bias_correction
+        self.bias_correction = check_flag(f"{type(self).__name__}: bias_correction", bias_correction)
         self.beta_1, self.beta_2 = (
             check_number(f"{type(self).__name__}: {name}", beta, 0.0, 1.0, high_open=True)
             for name, beta in (("beta_1", beta_1), ("beta_2", beta_2))
@@ -210,7 +210,7 @@ class AdaGradLearningRule(GradientDescentLearningRule):
 
     def __init__(self, learning_rate: float = 1e-2, epsilon: float = 1e-8, *, epsilon_inside_root: bool = True) -> None:
         super().__init__(learning_rate)
-        self.epsilon_inside_root = epsilon_inside_root
+        self.epsilon_inside_root = check_flag(f"{type(self).__name__}: epsilon_inside_root", epsilon_inside_root)
         self.epsilon = check_number("AdaGradLearningRule: epsilon", epsilon, 0.0, low_open=True)
 
     def _update(self, param: Array, grad: Array, *state: Array) -> None:
@@ -237,7 +237,7 @@ class RMSPropLearningRule(GradientDescentLearningRule):
         epsilon_inside_root: bool = True,
     ) -> None:
         super().__init__(learning_rate)
-        self.epsilon_inside_root = epsilon_inside_root
+        self.epsilon_inside_root = check_flag(f"{type(self).__name__}: epsilon_inside_root", epsilon_inside_root)
         self.beta = check_number("RMSPropLearningRule: beta", beta, 0.0, 1.0, high_open=True)
         self.epsilon = check_number("RMSPropLearningRule: epsilon", epsilon, 0.0, low_open=True)
 

@@ -19,8 +19,8 @@ import numpy as np
 import mlp
 from mlp.backend import Array, GpuStatus, to_cpu, to_device, usable_gpu
 from mlp.errors import CrossEntropySoftmaxError
-from mlp.kernels import log_softmax, sigmoid, softmax
-from mlp.layers import BatchNormalizationLayer
+from mlp.kernels import log_softmax, num_threads, sigmoid, softmax
+from mlp.layers import BatchNormalizationLayer, Convolution2DLayer
 from mlp.layers.base import forward
 from mlp.models import vgg
 from mlp.testing import GradientReport, check_gradients
@@ -54,6 +54,7 @@ def sections(gpu: bool) -> list[Section]:
         Section("networks", "gradients of all parameters, 4 filters, by complex step", dict(map(_network, NETWORKS))),
         Section("extremes", "float32 within 4 units in the last place of 60-digit arithmetic", EXTREMES),
     ]
+    found.append(Section("threads", "a convolution in parts is the sum of its images, to 1e-12", {"conv": _parts}))
     on_gpu = {case.name: _gpu_check(case) for case in LAYER_CASES} if gpu else {}
     return [*found, Section("GPU", "the same numbers as on the CPU, to 1e-11", on_gpu)] if gpu else found
 
@@ -81,6 +82,22 @@ def _network(name: str) -> tuple[str, Callable[[], GradientReport]]:
         )
 
     return name, check
+
+
+def _parts() -> float:
+    """Compare a batch that is cut into parts, for the threads, with one image after another."""
+    rng = np.random.default_rng(0)
+    layer = Convolution2DLayer(8, 4, 3, padding=1, kernels_init=rng.standard_normal)
+    x, upstream = rng.standard_normal((64, 8, 16, 16)), rng.standard_normal((64, 4, 16, 16))
+    together = layer.backprop(x, layer.fprop(x), upstream)
+    alone = [layer.backprop(x[i : i + 1], layer.fprop(x[i : i + 1]), upstream[i : i + 1]) for i in range(len(x))]
+    pairs = [
+        (together[0], np.concatenate([dx for dx, _ in alone])),
+        (layer.fprop(x), np.concatenate(list(map(layer.fprop, x[:, None])))),
+    ]
+    pairs += [(together[1][k], sum(grads[k] for _, grads in alone)) for k in range(2)]
+    worst = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
+    return _bounded("a batch and its images differ by", worst, 1e-12)
 
 
 def _gpu_check(case: LayerCase) -> Callable[[], float]:
@@ -203,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     status = usable_gpu() if options.device == "auto" else None
     machine = f"{platform.machine()} {platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}"
-    print(f"mlp {mlp.__version__} on {machine}")
+    print(f"mlp {mlp.__version__} on {machine}, {num_threads()} threads")
     wrong = [text for section in sections(status is not None and status.usable) for text in run(section)]
     for text in wrong:
         print(f"\nWRONG  {text}")
@@ -224,4 +241,7 @@ def _gpu_words(status: GpuStatus | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped")

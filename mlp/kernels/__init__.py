@@ -13,12 +13,13 @@ from mlp.kernels.convolution import (
     conv_grads,
 )
 from mlp.kernels.functions import log_softmax, sigmoid, sigmoid_slope, softmax, softmax_minus, softplus
-from mlp.kernels.moments import moments
+from mlp.kernels.moments import Moments, moments
 from mlp.kernels.parallel import SettingError, num_threads, run_parts
 from mlp.kernels.windows import Padding, PoolGeometry, Sizes
 
 __all__ = [
     "ConvGeometry",
+    "Moments",
     "Padding",
     "PoolGeometry",
     "SettingError",

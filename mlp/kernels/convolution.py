@@ -39,7 +39,8 @@ class ConvGeometry(NamedTuple):
 
     def output_size(self, size: Sizes) -> Sizes:
         """Return (OH, OW) for images of this (H, W)."""
-        return tuple(starmap(num_windows, zip(size, *self[:4], strict=True)))
+        axes = zip(size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple(starmap(num_windows, axes))
 
 
 class _Frame(NamedTuple):
@@ -59,7 +60,9 @@ class _Frame(NamedTuple):
     def size(self) -> Sizes:
         return tuple(
             (windows - 1) * step + dilation * (kernel - 1) + 1
-            for windows, kernel, step, dilation in zip(*self[:4], strict=True)
+            for windows, kernel, step, dilation in zip(
+                self.windows, self.kernel, self.stride, self.dilation, strict=True
+            )
         )
 
     def placement(self, image: Sizes) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

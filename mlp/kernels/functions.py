@@ -1,5 +1,7 @@
 """Functions that need care to stay finite. They branch on real parts, so that the complex step passes through."""
 
+import numpy as np
+
 from mlp.backend import Array, array_module
 
 
@@ -55,10 +57,15 @@ def _exps(x: Array, axis: int) -> tuple[Array, Array]:
     The rounding error of x - max x (Knuth's two-sum) is given back: exp would blow it up by the size of the difference.
     """
     xp = array_module(x)
-    top = x.real.max(axis=axis, keepdims=True)
-    first = x.real == top
-    first &= first.cumsum(axis=axis) == 1
-    x = xp.where((top > 0) & (x.real < -2e4), -2e4, x)  # exp is 0 there, and x - max x cannot overflow
+    place = xp.expand_dims(xp.argmax(x.real, axis=axis), axis)
+    top = xp.take_along_axis(x.real, place, axis=axis)
+    indices = [1] * x.ndim
+    indices[axis] = -1
+    first = xp.arange(x.shape[axis]).reshape(indices) == place
+    largest = float(np.finfo(top.dtype).max)
+    low = 2.0 * xp.minimum(xp.maximum(top, -0.25 * largest), 0) - 2e4  # exp(low - max x) is 0, and nothing overflows
+    low = xp.where(top > -0.25 * largest, low, -largest)
+    x = xp.where(x.real < low, low, x)
     z = x - top
     back = z - x
     exps = xp.exp(z)

@@ -30,7 +30,7 @@ def num_threads() -> int:
     if text is None:
         affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
         return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise SettingError(f"MLP_NUM_THREADS is {text!r}, expected a whole number >= 1")
     return int(text)
 

@@ -1,7 +1,9 @@
 """Windows that slide over spatial axes: how many there are, and which pixels each place of a window meets."""
 
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 Sizes = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
@@ -33,7 +35,8 @@ class PoolGeometry(NamedTuple):
 
     def output_size(self, size: Sizes) -> Sizes:
         """Return (OH, OW) for images of this (H, W)."""
-        return tuple(num_windows(*axis, self.ceil_mode) for axis in zip(size, *self[:4], strict=True))
+        axes = zip(size, self.size, self.stride, self.padding, self.dilation, strict=True)
+        return tuple(num_windows(*axis, self.ceil_mode) for axis in axes)
 
     def places(self, size: Sizes) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
         """Return, for every place in a window that meets any pixel: the windows that do, and their pixels."""
@@ -43,21 +46,19 @@ class PoolGeometry(NamedTuple):
             axes.append([pair for pair in met if pair is not None])
         return [tuple(zip(*pairs, strict=True)) for pairs in product(*axes)]
 
-    def counts(self, size: Sizes, with_padding: bool) -> list[list[int]]:
-        """Return, per axis and window, how many of its places lie in the image (or in the padded image)."""
-        return [
-            [
-                sum(
-                    (-before if with_padding else 0) <= at < (length + after if with_padding else length)
-                    for at in range(i * step - before, i * step - before + kernel * dilation, dilation)
-                )
-                for i in range(count)
-            ]
-            for length, count, kernel, step, (before, after), dilation in self._axes(size)
-        ]
+    def counts(self, size: Sizes, with_padding: bool) -> "list[np.ndarray[Any, Any]]":
+        """Return, per axis, how many places of each window lie in the image (or in the padded image)."""
+        counts = []
+        for length, count, kernel, step, (before, after), dilation in self._axes(size):
+            starts = np.arange(count) * step - before
+            ends = (0, length) if not with_padding else (-before, length + after)
+            first, last = (np.clip(-((starts - end) // dilation), 0, kernel) for end in ends)
+            counts.append(last - first)
+        return counts
 
     def _axes(self, size: Sizes) -> list[tuple[int, int, int, int, tuple[int, int], int]]:
-        return list(zip(size, self.output_size(size), *self[:4], strict=True))
+        counts = self.output_size(size)
+        return list(zip(size, counts, self.size, self.stride, self.padding, self.dilation, strict=True))
 
 
 def _met(length: int, count: int, step: int, shift: int) -> tuple[slice, slice] | None:

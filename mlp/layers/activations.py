@@ -36,10 +36,10 @@ class TanhLayer(Layer):
         return array_module(inputs).tanh(inputs)
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
-        """Return dE/dy (1 - y^2), from x, as 4 times the slope of the sigmoid at 2x."""
+        """Return dE/dy (1 - y^2)."""
         check_same_shape("TanhLayer.bprop: inputs", inputs, outputs)
         check_same_shape("TanhLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
-        return grads_wrt_outputs * (4.0 * sigmoid_slope(inputs + inputs))
+        return (1.0 - outputs * outputs) * grads_wrt_outputs
 
 
 class ReluLayer(Layer):
@@ -89,7 +89,7 @@ class ELULayer(Layer):
     """y = x where x > 0, else alpha (exp(x) - 1). At x = 0 the gradient is taken as alpha.
 
     Clevert, Unterthiner and Hochreiter, Fast and accurate deep network learning by exponential linear units (ELUs),
-    ICLR 2016, equation 15.
+    ICLR 2016, section 3.
     """
 
     def __init__(self, alpha: float = 1.0) -> None:

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from mlp.backend import Array, array_module
 from mlp.checks import ShapeError, check_choice, check_number, check_positive_int, check_shape
 from mlp.initialisers import ConstantInit
-from mlp.kernels import channels_first, channels_last, moments
+from mlp.kernels import Moments, channels_first, channels_last, moments
 from mlp.layers.base import StochasticLayerWithParameters
 from mlp.rng import Rng
 
@@ -15,8 +17,7 @@ class BatchStatistics(NamedTuple):
 
     inputs: Array
     outputs: Array
-    mean: Array
-    inverse_std: Array
+    moments: Moments
     of_the_batch: bool
 
 
@@ -33,7 +34,7 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
 
     With `momentum_weighs="running"` it is running <- momentum running + (1 - momentum) batch, and with
     `running_variance="biased"` the batch's var itself: ONNX's conventions are both (and there momentum=0.9).
-    Ioffe and Szegedy, Batch normalization, ICML 2015, algorithm 1. `gamma` starts at 1 and `beta` at 0; `rng` is
+    Ioffe and Szegedy, Batch normalization, ICML 2015, algorithms 1 and 2. `gamma` starts at 1 and `beta` at 0; `rng` is
     the coursework's and not used.
     """
 
@@ -64,17 +65,15 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
     def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
         """Return y, of x's shape; in training mode (`stochastic`) also update the running statistics."""
         self._check("fprop: inputs", inputs)
-        rows = _rows(inputs)
+        rows = _rows(inputs if inputs.dtype.kind in "fc" else inputs.astype(np.float64))
         if stochastic:
-            centred, mean, var, scale = moments(rows, rows[:1, :1], _mean)
-            self._update_running(mean[0, 0], (var / scale / scale)[0, 0], rows.size // self.input_dim)
+            centred, found = moments(rows, rows[:1, :1], _mean)
+            self._update_running(found.mean()[0, 0], found.variance()[0, 0], rows.size // self.input_dim)
         else:
-            mean, var, scale = self.running_mean, self.running_var, 1.0
-            centred = rows - mean
-        std = array_module(inputs).sqrt(var + self.epsilon * scale * scale)
-        inverse_std = scale / std
-        outputs = _like(inputs, centred * (self.gamma / std) + self.beta)
-        self._memory = BatchStatistics(inputs, outputs, mean, inverse_std, stochastic)
+            found = Moments(self.running_mean, 0, self.running_var)
+            centred = found.centred(rows)
+        outputs = _like(inputs, centred * (self.gamma / found.std(self.epsilon)) + self.beta)
+        self._memory = BatchStatistics(inputs, outputs, found, stochastic)
         return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
@@ -97,9 +96,10 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
     def _backprop(self, inputs: Array, outputs: Array | None, grads_wrt_outputs: Array) -> tuple[Array, list[Array]]:
         self._check("bprop: inputs", inputs)
         check_shape("BatchNormalizationLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs.shape, inputs)
-        _, _, mean, inverse_std, of_the_batch = self.remembered(BatchStatistics, inputs, outputs)
-        grads, normalised = _rows(grads_wrt_outputs), _rows(inputs) - mean
-        normalised *= inverse_std
+        _, _, found, of_the_batch = self.remembered(BatchStatistics, inputs, outputs)
+        std = found.std(self.epsilon)
+        grads, normalised = _rows(grads_wrt_outputs), found.centred(_rows(inputs))
+        normalised /= std
         count = grads.size // self.input_dim
         grad_beta = count * _mean(grads)[0, 0]
         grad_gamma = count * _mean(grads * normalised)[0, 0]
@@ -107,7 +107,7 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
             normalised *= grad_gamma / count
             grads = grads - grad_beta / count
             grads -= normalised
-        return _like(inputs, grads * (self.gamma * inverse_std)), [grad_gamma, grad_beta]
+        return _like(inputs, grads * (self.gamma * (found.unit / std))), [grad_gamma, grad_beta]
 
     def _update_running(self, mean: Array, var: Array, count: int) -> None:
         if count == 1 and self.running_variance == "unbiased":

@@ -109,7 +109,9 @@ class ConcatenationLayer(BranchesLayer):
         shapes, ndim = [part.shape for part in parts], parts[0].ndim
         axis = self.axis + ndim if self.axis < 0 else self.axis
         others = {(*shape[:axis], *shape[axis + 1 :], len(shape)) for shape in shapes}
-        if not 0 <= axis < ndim or len(others) > 1:
+        if not 0 <= axis < ndim:
+            raise ShapeError(f"{self!r}.fprop: branches give shapes {shapes}, which have no axis {self.axis}")
+        if len(others) > 1:
             raise ShapeError(f"{self!r}.fprop: branches give shapes {shapes}: only axis {self.axis} may differ")
         return array_module(parts[0]).concatenate(parts, axis=axis)
 
@@ -130,8 +132,8 @@ class ConcatenationLayer(BranchesLayer):
 class MatrixProductLayer(BranchesLayer):
     """y = f(x) @ g(x) of two branches, with NumPy's rules: matrices in the last two axes, the others broadcast.
 
-    dE/df = dE/dy g', dE/dg = f' dE/dy, each summed over the axes along which it was broadcast. The product of
-    attention: Vaswani et al., Attention is all you need, NIPS 2017, equation 1.
+    dE/df = dE/dy g', dE/dg = f' dE/dy, each summed over the axes along which it was broadcast. Vectors are rows on the
+    left and columns on the right.
     """
 
     def __init__(self, branches: Sequence[Layer | Sequence[Layer]]) -> None:

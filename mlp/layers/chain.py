@@ -162,6 +162,9 @@ def chain_backprop(
         assert grads is not None
         needed = need_inputs or i > 0
         grads, of_layer = layers[i].backprop(activations[i], activations[i + 1], grads, needed)
+        if (needed and grads is None) or of_layer is None:
+            method = "bprop" if of_layer is not None else "grads_wrt_params"
+            raise TypeError(f"{layers[i]!r}.{method} returned None: is a return missing?")
         grads_wrt_params[:0] = of_layer
     return (grads if need_inputs else None), grads_wrt_params
 

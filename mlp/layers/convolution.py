@@ -4,7 +4,7 @@ from math import prod
 from typing import ClassVar
 
 from mlp.backend import Array
-from mlp.checks import ShapeError, check_padding, check_positive_int, check_shape, check_sizes
+from mlp.checks import ShapeError, check_flag, check_padding, check_positive_int, check_shape, check_sizes
 from mlp.initialisers import ConstantInit, FanInUniformInit, Initialiser, UniformInit
 from mlp.kernels import ConvGeometry, Padding, Sizes, conv, conv_grad_inputs, conv_grad_kernels, conv_grads
 from mlp.layers.base import LayerWithParameters, Penalty, Shape, initial
@@ -51,7 +51,7 @@ class ConvolutionLayer(LayerWithParameters):
             check_positive_int(f"{who}: groups", groups),
         )
         self.kernels_shape = self._kernels_shape()
-        self._initialise(bias, kernels_init, biases_init)
+        self._initialise(check_flag(f"{who}: bias", bias), kernels_init, biases_init)
         self.kernels_penalty = kernels_penalty
         self.biases_penalty = biases_penalty
 
@@ -97,16 +97,16 @@ class ConvolutionLayer(LayerWithParameters):
             grads.append(grads_wrt_outputs.sum(axis=tuple(range(2, grads_wrt_outputs.ndim))).sum(axis=0))
         return self.with_penalties(grads)
 
-    def _check(self, method: str, inputs: Array, grads_wrt_outputs: Array | None = None) -> None:
+    def _check(self, method: str, inputs: Array, *grads_wrt_outputs: Array) -> None:
         who, axes = f"{type(self).__name__}.{method}", SPATIAL_AXES[self.num_axes]
         check_shape(f"{who}: inputs", inputs, ("N", self.num_input_channels, *axes), like=self.kernels)
         size = self.output_size(inputs.shape[2:])
         if min(size) < 1:
             text = "x".join(map(str, inputs.shape[2:]))
             raise ShapeError(f"{who}: inputs are {text}, too small for {self!r}")
-        if grads_wrt_outputs is not None:
+        for grads in grads_wrt_outputs:
             expected = (len(inputs), self.num_output_channels, *size)
-            check_shape(f"{who}: grads_wrt_outputs", grads_wrt_outputs, expected, like=self.kernels)
+            check_shape(f"{who}: grads_wrt_outputs", grads, expected, like=self.kernels)
 
     def _extras(self) -> dict[str, object]:
         """Return the arguments for `repr` that are not at their defaults."""
@@ -218,10 +218,10 @@ class ConvolutionalLayer(Convolution2DLayer):
     def _turn(self, kernels: Array) -> Array:
         return kernels[:, :, ::-1, ::-1]
 
-    def _check(self, method: str, inputs: Array, grads_wrt_outputs: Array | None = None) -> None:
+    def _check(self, method: str, inputs: Array, *grads_wrt_outputs: Array) -> None:
         expected = ("N", *self.inputs_shape[1:])
         check_shape(f"ConvolutionalLayer.{method}: inputs", inputs, expected, like=self.kernels)
-        super()._check(method, inputs, grads_wrt_outputs)
+        super()._check(method, inputs, *grads_wrt_outputs)
 
 
 def show_padding(padding: Padding) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mlp.backend import Array, array_module
-from mlp.checks import check_number, check_same_shape, check_shape
+from mlp.checks import check_flag, check_number, check_same_shape, check_shape
 from mlp.layers.base import StochasticLayer
 from mlp.rng import Rng
 
@@ -36,8 +36,8 @@ class DropoutLayer(StochasticLayer):
     ) -> None:
         super().__init__(rng)
         self.incl_prob = check_number("DropoutLayer: incl_prob", incl_prob, 0.0, 1.0, low_open=True)
-        self.share_across_batch = share_across_batch
-        self.rescale = rescale
+        self.share_across_batch = check_flag("DropoutLayer: share_across_batch", share_across_batch)
+        self.rescale = check_flag("DropoutLayer: rescale", rescale)
 
     def fprop(self, inputs: Array, stochastic: bool = True) -> Array:
         """Return y, of x's shape; in training mode one draw of the random stream per call."""

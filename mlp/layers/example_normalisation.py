@@ -2,20 +2,21 @@
 
 from typing import NamedTuple
 
-from mlp.backend import Array, array_module
+import numpy as np
+
+from mlp.backend import Array
 from mlp.checks import ShapeError, check_number, check_positive_int, check_same_shape, check_shape, check_sizes
 from mlp.initialisers import ConstantInit
-from mlp.kernels import moments
+from mlp.kernels import Moments, moments
 from mlp.layers.base import Layer, LayerWithParameters, Shape
 
 
 class ExampleStatistics(NamedTuple):
-    """What a layer normalised its inputs with: the last two (rows, 1), one row for every normalised group."""
+    """What a layer normalised its inputs with, one row for every normalised group."""
 
     inputs: Array
     outputs: Array
-    mean: Array
-    inverse_std: Array
+    moments: Moments
 
 
 class _ExampleNormalizationLayer(LayerWithParameters):
@@ -34,13 +35,13 @@ class _ExampleNormalizationLayer(LayerWithParameters):
     def fprop(self, inputs: Array) -> Array:
         """Return y, of x's shape."""
         self._check("fprop", inputs)
-        rows = inputs.reshape(-1, self._group_size(inputs))
-        centred, mean, var, scale = moments(rows, rows[:, :1], lambda x: x.mean(axis=1, keepdims=True))
-        std = array_module(inputs).sqrt(var + self.epsilon * scale * scale)
-        inverse_std = scale / std
-        normalised = (centred / std).reshape(inputs.shape)
+        rows = inputs if inputs.dtype.kind in "fc" else inputs.astype(np.float64)
+        rows = rows.reshape(-1, self._group_size(inputs))
+        centred, found = moments(rows, rows[:, :1], _mean)
+        centred /= found.std(self.epsilon)
+        normalised = centred.reshape(inputs.shape)
         outputs = normalised * self._spread(self.gamma, inputs) + self._spread(self.beta, inputs)
-        self._memory = ExampleStatistics(inputs, outputs, mean, inverse_std)
+        self._memory = ExampleStatistics(inputs, outputs, found)
         return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
@@ -48,8 +49,7 @@ class _ExampleNormalizationLayer(LayerWithParameters):
         self._check("bprop", inputs, grads_wrt_outputs)
         normalised, inverse_std = self._normalised(inputs, outputs)
         grads = (grads_wrt_outputs * self._spread(self.gamma, inputs)).reshape(normalised.shape)
-        along = (grads * normalised).mean(axis=1, keepdims=True)
-        grads = grads - grads.mean(axis=1, keepdims=True) - normalised * along
+        grads = grads - _mean(grads) - normalised * _mean(grads * normalised)
         return (inverse_std * grads).reshape(inputs.shape)
 
     def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
@@ -59,8 +59,10 @@ class _ExampleNormalizationLayer(LayerWithParameters):
         return [self._collected(grads_wrt_outputs * normalised), self._collected(grads_wrt_outputs)]
 
     def _normalised(self, inputs: Array, outputs: Array | None = None) -> tuple[Array, Array]:
-        _, _, mean, inverse_std = self.remembered(ExampleStatistics, inputs, outputs)
-        return (inputs.reshape(len(mean), -1) - mean) * inverse_std, inverse_std
+        """Return xhat and 1 / std, a row for each group."""
+        found = self.remembered(ExampleStatistics, inputs, outputs).moments
+        std = found.std(self.epsilon)
+        return found.centred(inputs.reshape(len(std), -1)) / std, found.unit / std
 
     def _group_size(self, inputs: Array) -> int:
         """Return M."""
@@ -74,13 +76,13 @@ class _ExampleNormalizationLayer(LayerWithParameters):
         """Return the sum of grads, of the inputs' shape, over all that shares one parameter."""
         raise NotImplementedError
 
-    def _check(self, method: str, inputs: Array, grads_wrt_outputs: Array | None = None) -> None:
+    def _check(self, method: str, inputs: Array, *grads_wrt_outputs: Array) -> None:
         who = f"{type(self).__name__}.{method}"
         check_shape(f"{who}: inputs", inputs, self._expected(inputs), like=self.gamma)
         if 0 in inputs.shape:
             raise ShapeError(f"{who}: inputs has shape {inputs.shape}: an axis is empty")
-        if grads_wrt_outputs is not None:
-            check_same_shape(f"{who}: grads_wrt_outputs", grads_wrt_outputs, inputs)
+        for grads in grads_wrt_outputs:
+            check_same_shape(f"{who}: grads_wrt_outputs", grads, inputs)
 
     def _expected(self, inputs: Array) -> tuple[int | str, ...]:
         raise NotImplementedError
@@ -156,7 +158,8 @@ class LocalResponseNormalizationLayer(Layer):
 
     over the channels j from c - floor((size - 1) / 2) to c + ceil((size - 1) / 2) that exist.
     Krizhevsky, Sutskever and Hinton, ImageNet classification with deep convolutional neural networks, NIPS 2012,
-    section 3.3; there alpha is not divided by the size (ONNX's and PyTorch's convention, and this one's).
+    section 3.3. There alpha is not divided by the size; here, in ONNX and in PyTorch it is. For an even size the window
+    is ONNX's, which reaches one channel further up than down; PyTorch's is the other way round.
     """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> None:
@@ -188,6 +191,10 @@ class LocalResponseNormalizationLayer(Layer):
     def __repr__(self) -> str:
         values = f"size={self.size}, alpha={self.alpha}, beta={self.beta}, bias={self.bias}"
         return f"LocalResponseNormalizationLayer({values})"
+
+
+def _mean(rows: Array) -> Array:
+    return rows.mean(axis=1, keepdims=True)
 
 
 def _windowed_sum(x: Array, before: int, after: int) -> Array:

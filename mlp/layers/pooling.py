@@ -8,6 +8,7 @@ import numpy as np
 from mlp.backend import Array, array_module
 from mlp.checks import (
     ShapeError,
+    check_flag,
     check_padding,
     check_positive_int,
     check_same_shape,
@@ -47,7 +48,7 @@ class PoolingLayer(Layer):
             self.stride,
             check_padding(f"{who}: padding", padding, axes),
             check_sizes(f"{who}: dilation", dilation, axes),
-            bool(ceil_mode),
+            check_flag(f"{who}: ceil_mode", ceil_mode),
         )
 
     def _check(self, method: str, inputs: Array, *like_outputs: Array) -> None:
@@ -57,7 +58,8 @@ class PoolingLayer(Layer):
         text = f"{who}: inputs are {'x'.join(map(str, inputs.shape[2:]))}"
         if min(size) < 1:
             raise ShapeError(f"{text}, smaller than {self!r}")
-        if min(map(min, self.geometry.counts(inputs.shape[2:], with_padding=False))) < 1:
+        padded = self.geometry.ceil_mode or any(map(any, self.geometry.padding))
+        if padded and min(int(c.min()) for c in self.geometry.counts(inputs.shape[2:], with_padding=False)) < 1:
             raise ShapeError(f"{text}, and a window of {self!r} would see nothing but padding")
         for name, array in zip(("outputs", "grads_wrt_outputs"), like_outputs, strict=False):
             check_shape(f"{who}: {name}", array, (*inputs.shape[:2], *size), like=inputs)
@@ -173,7 +175,7 @@ class AveragePooling2DLayer(PoolingLayer):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(size, stride, padding, dilation, ceil_mode)
-        self.count_include_pad = bool(count_include_pad)
+        self.count_include_pad = check_flag(f"{type(self).__name__}: count_include_pad", count_include_pad)
 
     def fprop(self, inputs: Array) -> Array:
         """Return y, (N, C) and the number of windows along each spatial axis."""
@@ -195,11 +197,11 @@ class AveragePooling2DLayer(PoolingLayer):
     def _weights(self, like: Array, size: Sizes) -> Array | float:
         """Return what each window's sum is multiplied by: one number where all windows are alike."""
         counts = self.geometry.counts(size, self.count_include_pad)
-        if all(len(set(axis)) == 1 for axis in counts):
-            return 1.0 / prod(axis[0] for axis in counts)
+        if all(axis.min() == axis.max() for axis in counts):
+            return 1.0 / prod(int(axis[0]) for axis in counts)
         places = np.ones((), like.real.dtype)
         for axis in counts:
-            places = places[..., None] * np.asarray(axis, like.real.dtype)
+            places = places[..., None] * axis.astype(like.real.dtype)
         return array_module(like).asarray(1.0 / places)
 
     def _extras(self) -> dict[str, object]:

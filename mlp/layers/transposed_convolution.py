@@ -1,11 +1,10 @@
 """Transposed convolution over one, two or three spatial axes: the gradient of a convolution, used forwards."""
 
-from typing import Any
-
 from mlp.backend import Array
 from mlp.checks import check_sizes
-from mlp.kernels import Sizes, conv, conv_grad_inputs, conv_grad_kernels
-from mlp.layers.base import Shape
+from mlp.initialisers import Initialiser
+from mlp.kernels import Padding, Sizes, conv, conv_grad_inputs, conv_grad_kernels
+from mlp.layers.base import Penalty, Shape
 from mlp.layers.convolution import ConvolutionLayer
 
 
@@ -25,8 +24,28 @@ class ConvolutionTranspose2DLayer(ConvolutionLayer):
 
     num_axes = 2
 
-    def __init__(self, *args: Any, output_padding: int | Sizes = 0, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        num_input_channels: int,
+        num_output_channels: int,
+        kernel_size: int | Sizes,
+        stride: int | Sizes = 1,
+        padding: int | Sizes | Padding = 0,
+        dilation: int | Sizes = 1,
+        bias: bool = True,
+        kernels_init: Initialiser | None = None,
+        biases_init: Initialiser | None = None,
+        kernels_penalty: Penalty | None = None,
+        biases_penalty: Penalty | None = None,
+        *,
+        output_padding: int | Sizes = 0,
+        groups: int = 1,
+    ) -> None:
+        channels = num_input_channels, num_output_channels
+        super().__init__(
+            *channels, kernel_size, stride, padding, dilation, bias, kernels_init, biases_init, groups=groups
+        )
+        self.kernels_penalty, self.biases_penalty = kernels_penalty, biases_penalty
         what = f"{type(self).__name__}: output_padding"
         self.output_padding = check_sizes(what, output_padding, self.num_axes, minimum=0)
         if any(extra >= step for extra, step in zip(self.output_padding, self.geometry.stride, strict=True)):

@@ -25,10 +25,20 @@ def check_layer_manners(problem: ModelProblem) -> None:
 
 def check_model_manners(problem: ModelProblem) -> None:
     """Raise if a model's passes change an argument, or if two calls give two results."""
-    given = [array.copy() for array in problem.arrays]
     first = [array.copy() for array in problem.gradients()]
-    _same(problem, "the passes changed an argument", given, problem.arrays, 0.0)
     _same(problem, "two calls give two results", first, problem.gradients(), 0.0)
+    model, x, alone = problem.model.astype(np.float64), problem.arrays[0].copy(), []
+    params = [param.copy() for param in model.params]
+    for layer in problem.model.astype(np.float64).layers:
+        alone.append(x.copy())
+        x = forward(layer, x, problem.stochastic)
+    upstream = problem.upstream().copy()
+    activations = model.fprop(problem.arrays[0].copy(), stochastic=problem.stochastic)
+    model.bprop(activations, upstream)
+    for layer, before, after in zip(model.layers, alone, activations, strict=False):
+        _same(problem, f"the passes of {layer!r} changed its inputs", [before], [after], 0.0)
+    _same(problem, "the passes changed their upstream gradient", [problem.upstream()], [upstream], 0.0)
+    _same(problem, "the passes changed the parameters", params, model.params, 0.0)
 
 
 def check_error_manners(problem: ErrorProblem | PenaltyProblem) -> None:
@@ -47,19 +57,16 @@ MANNERS = ("no argument is changed", "calls repeat")
 
 def check_layer_conduct(problems: list[ModelProblem]) -> list[str]:
     """Check what a layer promises of its passes, in every mode; return what was found right."""
+    tied = True
     for problem in problems:
         check_halves(problem)
         check_stale(problem)
         check_layouts(problem)
         check_examples(problem)
-        check_ties(problem)
+        tied = check_ties(problem) and tied
     layouts = ", ".join(name for name, _ in layouts_of(problems[0].arrays[0]))
-    return [
-        "bprop and grads_wrt_params agree with backprop",
-        "a stale bprop is right or refused",
-        f"memory order ({layouts}) does not matter",
-        "ties",
-    ]
+    found = ["bprop and grads_wrt_params agree with backprop", "a stale bprop is right or refused"]
+    return [*found, f"memory order ({layouts}) does not matter", *(["ties"] if tied else [])]
 
 
 def check_error_conduct(problem: ErrorProblem | PenaltyProblem) -> list[str]:
@@ -163,25 +170,37 @@ def check_batches(
     problems: list[ModelProblem], compare: Callable[[ModelProblem], Comparison], notes: list[str], seed: int
 ) -> list[str]:
     """Compare the gradients of batches of 1, 2 and 3; note which were refused, and why."""
+    refused: dict[int, str] = {}
     for problem in problems:
         for n in BATCHES:
             inputs = np.resize(problem.arrays[0], (n, *problem.arrays[0].shape[1:]))
-            inputs = inputs + 0.01 * np.random.default_rng(seed).standard_normal(inputs.shape)
+            inputs = inputs + 0.01 * np.random.default_rng([seed, 4]).standard_normal(inputs.shape)
             try:
                 small = ModelProblem(problem.subject, inputs, None, None, problem.stochastic, problem.mode, seed)
             except ValueError as refusal:
-                notes.append(f"a batch of {n} is refused: {refusal}")
-                continue
-            if small.outputs.ndim != problem.outputs.ndim:
-                shapes = f"{small.outputs.shape}, where {len(problem.arrays[0])} give {problem.outputs.shape}"
-                _broken(problem, f"a batch of {n} gives outputs of shape {shapes}: an axis is lost")
-            try:
-                _, failures = compare(small).run([])
-            except ValueError as refusal:
-                _broken(problem, f"a batch of {n}: fprop takes it, and the backward pass raises: {refusal}")
-            for failure in failures:
-                _broken(problem, f"a batch of {n}: {failure.text()}", failure.array)
-    return [f"batches of {', '.join(map(str, BATCHES))}"]
+                refused[n] = str(refusal)
+            else:
+                _check_batch(problem, small, n, compare)
+    others = [n for n in BATCHES if n != len(problems[0].arrays[0])]
+    if all(n in refused for n in others):
+        why = f"{refused[others[-1]]}: is a batch size written into it?"
+        _broken(problems[0], f"batches of {others} are refused: {why}")
+    notes += [f"a batch of {n} is refused: {refusal}" for n, refusal in refused.items()]
+    return [f"batches of {', '.join(str(n) for n in BATCHES if n not in refused)}"]
+
+
+def _check_batch(
+    problem: ModelProblem, small: ModelProblem, n: int, compare: Callable[[ModelProblem], Comparison]
+) -> None:
+    if small.outputs.ndim != problem.outputs.ndim:
+        shapes = f"{small.outputs.shape}, where {len(problem.arrays[0])} give {problem.outputs.shape}"
+        _broken(problem, f"a batch of {n} gives outputs of shape {shapes}: an axis is lost")
+    try:
+        _, failures = compare(small).run([])
+    except ValueError as refusal:
+        _broken(problem, f"a batch of {n}: fprop takes it, and the backward pass raises: {refusal}")
+    for failure in failures:
+        _broken(problem, f"a batch of {n}: {failure.text()}", failure.array)
 
 
 def layouts_of(x: Array) -> Iterator[tuple[str, Array]]:

@@ -11,6 +11,7 @@ function is not analytic (`abs`, a cast to float), so that the complex step cann
 """
 
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,21 +83,20 @@ class Probe:
         self.floor = 1e-3 * max(1.0, abs(self.here))
         """Derivatives below it are lost in the rounding errors of differences."""
 
-    def derivatives(self, index: int, gradient: Array, directions: Array, entries: bool) -> Derivatives:
+    def derivatives(self, index: int, gradient: Array, directions: Iterable[Array], entries: bool) -> Derivatives:
         """Return the derivatives of array `index` along directions, and what the gradient claims."""
-        with np.errstate(invalid="ignore"):
-            claimed = np.array([(gradient * direction).sum() for direction in directions], np.float64)
-        nothing = np.full(len(directions), np.nan)
-        by_step, by_difference = nothing.copy(), nothing.copy()
-        if COMPLEX in self.methods:
-            by_step = np.array([self.complex_step(index, direction) for direction in directions])
-        low, high = by_step.copy(), by_step.copy()
-        if CENTRAL in self.methods:
-            scale = max(self.floor, float(np.nanmax(np.abs(by_step), initial=0.0)))
-            for i, direction in enumerate(directions):
-                by_step[i], by_difference[i], low[i], high[i] = self._settled(index, direction, by_step[i], scale)
-        size = np.abs(gradient).max(initial=0.0) if entries else np.sqrt((gradient * gradient).sum())
-        return Derivatives(claimed, by_step, by_difference, low, high, entries, float(size))
+        found = []
+        size = float(np.abs(gradient).max(initial=0.0) if entries else np.sqrt((gradient * gradient).sum()))
+        for direction in directions:
+            with np.errstate(invalid="ignore"):
+                claimed = float((gradient * direction).sum())
+            step = self.complex_step(index, direction) if COMPLEX in self.methods else float("nan")
+            settled = (step, float("nan"), step, step)
+            if CENTRAL in self.methods:
+                settled = self._settled(index, direction, step, max(self.floor, size, np.nan_to_num(abs(step))))
+            found.append((claimed, *settled))
+        claims, steps, differences, lows, highs = np.array(found, np.float64).T
+        return Derivatives(claims, steps, differences, lows, highs, entries, size)
 
     def complex_step(self, index: int, direction: Array, h: float = 1e-30) -> float:
         """Return Im f(x + ih d) / h, or NaN where f does not take complex numbers."""
@@ -123,26 +123,32 @@ class Probe:
             tried.append(self.slopes(index, direction, h))
             off = abs(tried[-1].central - step)
             if off <= max(tolerance, tried[-1].noise):
-                return step, tried[-1].central if off <= tolerance else step, step, step
-        first, second, last = tried
+                return step, tried[-1].central if off <= tolerance else float("nan"), step, step
+        first, last = tried[0], tried[-1]
         gaps = [abs(slopes.right - slopes.left) for slopes in tried]
         if min(gaps) > max(tolerance, 4.0 * last.noise) and max(gaps) < 1.5 * min(gaps):
             slack = TOLERANCES[CENTRAL] * max(abs(first.left), abs(first.right))
             return step, first.central, min(first.left, first.right) - slack, max(first.left, first.right) + slack
-        smooth = gaps[0] < 0.2 * abs(first.central - step) or np.isnan(step)
-        if not smooth:
-            return step, step, step, step
-        central = first.central if gaps[0] <= 1e-3 * max(scale, abs(first.central)) else second.central
-        return float("nan"), central, central, central
+        for i, (slopes, gap) in enumerate(zip(tried, gaps, strict=True)):
+            if gap < 0.2 * abs(slopes.central - step) or np.isnan(step):
+                steep = gap > 1e-3 * max(scale, abs(slopes.central))
+                central = tried[min(i + 1, 2)].central if steep else slopes.central
+                return float("nan"), central, central, central
+        return step, float("nan"), step, step  # a kink closer by than any step: the differences say nothing
 
     def _moved(self, index: int, step: Array) -> Any:
         arrays = list(self.problem.arrays)
-        arrays[index] = arrays[index] + step
+        arrays[index] = np.asarray(arrays[index] + step)
         return self.problem.value(arrays)
 
 
-def directions_of(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> tuple[Array, bool]:
-    """Return every unit direction of a small array, random directions of a large one; and whether it was the former."""
+def directions_of(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> tuple[Iterator[Array], bool]:
+    """Return every unit direction of a small array, random directions of a large one; and whether it was the former.
+
+    Arrays of more than 100,000 entries get a fifth of the directions, each of which tells more there.
+    """
     size = int(np.prod(shape))
-    flat = np.eye(size) if size <= count else rng.standard_normal((count, size))
-    return flat.reshape(-1, *shape), size <= count
+    if size <= count:
+        return (unit.reshape(shape) for unit in np.eye(size)), True
+    count = count if size <= 100_000 else max(1, count // 5)
+    return (rng.standard_normal(shape) for _ in range(count)), False

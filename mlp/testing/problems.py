@@ -22,6 +22,7 @@ class Problem(Protocol):
     other. `mode` is the mode as the report calls it. `rounding` is the rounding error of a gradient that cancels.
     """
 
+    subject: Any
     names: list[str]
     owners: list[str]
     arrays: list[Array]
@@ -45,6 +46,7 @@ class ModelProblem:
     ) -> None:
         model = subject if isinstance(subject, Model) else SingleLayerModel(subject)
         self.subject, self.model, self.mode = subject, model.astype(np.float64), mode
+        _move_off_starting_values(self.model, seed)
         self.stochastic, self.error = stochastic, error
         self.targets = None if targets is None else np.array(targets)
         self.arrays = [inputs, *self.model.params]
@@ -70,27 +72,27 @@ class ModelProblem:
         upstream = self.weights if self.error is None else self.error.grad(activations[-1], self.targets)
         grads_wrt_inputs, grads_wrt_params = model.bprop(activations, upstream.copy())
         gradients = [grads_wrt_inputs, *grads_wrt_params]
-        self._check_shapes(gradients)
+        self._check(gradients)
         return gradients
 
     def upstream(self) -> Array:
         """Return dE/d outputs."""
         return self.weights if self.error is None else self.error.grad(self.outputs, self.targets)
 
-    def _check_shapes(self, gradients: list[Array]) -> None:
+    def _check(self, gradients: list[Array]) -> None:
         text = describe(self.subject)
         if len(gradients) != len(self.arrays):
             cause = f"{len(gradients)} gradients of {len(self.arrays)} arrays ({', '.join(self.names)})"
             raise GradientError(f"{text}: {cause}", subject=text, mode=self.mode, cause=cause)
         for name, gradient, array in zip(self.names, gradients, self.arrays, strict=True):
-            if np.shape(gradient) != array.shape:
-                cause = f"the gradient of {name} has shape {np.shape(gradient)}, not {array.shape}"
-                raise GradientError(f"{text}: {cause}", subject=text, mode=self.mode, array=name, cause=cause)
+            _check_gradient(self, name, gradient, array)
 
     def _run(self, arrays: list[Array]) -> tuple[Array, Any]:
         model = self.model.astype(np.result_type(*arrays))
         model.params = arrays[1:]
-        return model.fprop(arrays[0].copy(), stochastic=self.stochastic)[-1], model.params_penalty()
+        outputs = model.fprop(arrays[0].copy(), stochastic=self.stochastic)[-1]
+        _check_array(self, "fprop", outputs)
+        return outputs, model.params_penalty()
 
 
 class ErrorProblem:
@@ -106,11 +108,16 @@ class ErrorProblem:
 
     def value(self, arrays: list[Array]) -> Any:
         """Return the error (the sum of an unreduced one)."""
-        return np.sum(self.subject(arrays[0].copy(), self.targets))
+        value = self.subject(arrays[0].copy(), self.targets)
+        if np.ndim(value) > 0 and getattr(self.subject, "reduction", None) != "none":
+            _wrong(self, f"an error is one number, and this one has shape {np.shape(value)}", None)
+        return np.sum(value)
 
     def gradients(self) -> list[Array]:
         """Return [dE/d outputs]."""
-        return [_of_shape(self.subject.grad(*self.arguments()), self.arrays[0], self.subject)]
+        gradient = self.subject.grad(*self.arguments())
+        _check_gradient(self, "outputs", gradient, self.arrays[0])
+        return [gradient]
 
 
 class PenaltyProblem:
@@ -130,15 +137,35 @@ class PenaltyProblem:
 
     def gradients(self) -> list[Array]:
         """Return [dE/d parameter]."""
-        return [_of_shape(self.subject.grad(*self.arguments()), self.arrays[0], self.subject)]
+        gradient = self.subject.grad(*self.arguments())
+        _check_gradient(self, "parameter", gradient, self.arrays[0])
+        return [gradient]
 
 
-def _of_shape(gradient: Array, array: Array, subject: Any) -> Array:
-    if np.shape(gradient) != array.shape:
-        cause = f"the gradient has shape {np.shape(gradient)}, not {array.shape}"
-        text = describe(subject)
-        raise GradientError(f"{text}: {cause}", subject=text, mode="both", cause=cause)
-    return gradient
+def _move_off_starting_values(model: Model, seed: int) -> None:
+    """Move parameters and state by about a tenth: at 0 and 1, where they start, a forgotten factor does not show."""
+    rng = np.random.default_rng([seed, 3])
+    for array in model.named_arrays().values():
+        array += 0.1 * rng.standard_normal(array.shape) * np.where(array == 0, 1.0, np.abs(array))
+
+
+def _check_gradient(problem: Problem, name: str, gradient: Any, array: Array) -> None:
+    _check_array(problem, f"the gradient of {name}", gradient, name)
+    if gradient.shape != array.shape:
+        _wrong(problem, f"the gradient of {name} has shape {gradient.shape}, not {array.shape}", name)
+    if gradient.dtype.kind != "f":
+        _wrong(problem, f"the gradient of {name} has dtype {gradient.dtype}, expected floats", name)
+
+
+def _check_array(problem: Any, what: str, value: Any, name: str | None = None) -> None:
+    if not isinstance(value, (np.ndarray, np.generic)):
+        hint = ": is a return missing?" if value is None else ""
+        _wrong(problem, f"{what} is {'None' if value is None else f'a {type(value).__name__}'}, no array{hint}", name)
+
+
+def _wrong(problem: Any, cause: str, name: str | None) -> None:
+    text = describe(problem.subject)
+    raise GradientError(f"{text}: {cause}", subject=text, mode=problem.mode, array=name, cause=cause)
 
 
 def describe(subject: Any) -> str:

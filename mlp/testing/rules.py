@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mlp.backend import Array
+from mlp.checks import check_number, check_positive_int
 from mlp.testing.problems import describe
 from mlp.testing.report import GradientError
 
@@ -24,6 +25,12 @@ def check_learning_rule(
     disturb each other, a learning rate set on the way is heeded, `reset` starts anew, and float32 stays float32. The
     rule is left initialised with nothing.
     """
+    if isinstance(rule, type) or not all(hasattr(rule, name) for name in ("initialise", "update_params", "reset")):
+        raise TypeError(f"check_learning_rule: rule is {rule!r}, expected a learning rule")
+    if not callable(formula):
+        raise TypeError(f"check_learning_rule: formula is {formula!r}, expected a function of (start, grads)")
+    steps = check_positive_int("check_learning_rule: steps", steps, minimum=3)
+    tolerance = check_number("check_learning_rule: tolerance", tolerance, 0.0)
     rng = np.random.default_rng(seed)
     sizes = (((3, 4), 1.0, 1.0), ((5,), 1e-3, 1e-2), ((2, 1, 3), 1e2, 10.0), ((5,), 1.0, 0.1))
     starts = [rng.standard_normal(shape) * size for shape, size, _ in sizes]

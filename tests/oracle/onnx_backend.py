@@ -186,7 +186,8 @@ def layer_normalization(attributes, x, scale, bias):
     outputs = layer.fprop(inputs)
     statistics = layer.remembered(ExampleStatistics, inputs, outputs)
     shape = x.shape[:axis] + (1,) * (x.ndim - axis)
-    return [outputs.reshape(x.shape), statistics.mean.reshape(shape), statistics.inverse_std.reshape(shape)]
+    inverse_std = statistics.moments.unit / statistics.moments.std(layer.epsilon)
+    return [outputs.reshape(x.shape), statistics.moments.mean().reshape(shape), inverse_std.reshape(shape)]
 
 
 def group_normalization(attributes, x, scale, bias):

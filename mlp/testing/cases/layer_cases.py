@@ -223,7 +223,7 @@ def _combinations() -> list[LayerCase]:
         _containers("concatenation, last axis", concat, lambda: [_affine(4, 2), [], _affine(4, 3)], (3, 4), axis=-1),
         _containers("matrix product", product, lambda: [[], layers.SigmoidLayer()], (3, 4, 4)),
         _containers(
-            "matrix product, attention",
+            "matrix product, nested",
             product,
             lambda: [_product_of_itself(), layers.LayerNormalizationLayer(4)],
             (2, 4, 4),
