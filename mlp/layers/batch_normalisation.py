@@ -81,21 +81,24 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
 
         The means are over N, H and W: the batch's own mean and variance depend on x too.
         """
-        return self._backprop(inputs, outputs, grads_wrt_outputs)[0]
+        return self._backprop("bprop", inputs, outputs, grads_wrt_outputs)[0]
 
     def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
         """Return [dE/dgamma = sum of g xhat, dE/dbeta = sum of g]."""
-        return self._backprop(inputs, None, grads_wrt_outputs)[1]
+        return self._backprop("grads_wrt_params", inputs, None, grads_wrt_outputs)[1]
 
     def backprop(
         self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
     ) -> tuple[Array, list[Array]]:
         """Return (dE/dx, [dE/dgamma, dE/dbeta])."""
-        return self._backprop(inputs, outputs, grads_wrt_outputs)
+        return self._backprop("backprop", inputs, outputs, grads_wrt_outputs)
 
-    def _backprop(self, inputs: Array, outputs: Array | None, grads_wrt_outputs: Array) -> tuple[Array, list[Array]]:
-        self._check("bprop: inputs", inputs)
-        check_shape("BatchNormalizationLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs.shape, inputs)
+    def _backprop(
+        self, method: str, inputs: Array, outputs: Array | None, grads_wrt_outputs: Array
+    ) -> tuple[Array, list[Array]]:
+        self._check(f"{method}: inputs", inputs)
+        who = f"BatchNormalizationLayer.{method}"
+        check_shape(f"{who}: grads_wrt_outputs", grads_wrt_outputs, inputs.shape, inputs)
         _, _, found, of_the_batch = self.remembered(BatchStatistics, inputs, outputs)
         std = found.std(self.epsilon)
         grads, normalised = _rows(grads_wrt_outputs), found.centred(_rows(inputs))

@@ -269,24 +269,24 @@ class MaxPoolingLayer(Layer):
 
     def fprop(self, inputs: Array) -> Array:
         """Return (N, ..., D / pool_size) for (N, ..., D)."""
-        check_shape("MaxPoolingLayer.fprop: inputs", inputs, ("N", "D", "..."))
-        pools = self._pools(inputs)
+        pools = self._pools("fprop", inputs)
         xp = array_module(inputs)
         first = xp.argmax(pools.real, axis=-1)
         return xp.take_along_axis(pools, first[..., None], axis=-1)[..., 0]
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx: each dE/dy at every maximum of its pool."""
+        pools = self._pools("bprop", inputs)
+        check_shape("MaxPoolingLayer.bprop: outputs", outputs, pools.shape[:-1], like=inputs)
         check_same_shape("MaxPoolingLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
-        pools = self._pools(inputs)
         maxima = pools == outputs[..., None]
         return (maxima * grads_wrt_outputs[..., None]).reshape(inputs.shape)
 
-    def _pools(self, inputs: Array) -> Array:
+    def _pools(self, method: str, inputs: Array) -> Array:
+        check_shape(f"MaxPoolingLayer.{method}: inputs", inputs, ("N", "D", "..."))
         if inputs.shape[-1] % self.pool_size:
-            raise ShapeError(
-                f"MaxPoolingLayer: inputs has shape {inputs.shape}: the last axis is no multiple of {self.pool_size}"
-            )
+            text = f"MaxPoolingLayer.{method}: inputs has shape {inputs.shape}"
+            raise ShapeError(f"{text}: the last axis is no multiple of {self.pool_size}")
         return inputs.reshape(*inputs.shape[:-1], -1, self.pool_size)
 
     def __repr__(self) -> str:

@@ -25,19 +25,24 @@ class ReshapeLayer(Layer):
 
     def fprop(self, inputs: Array) -> Array:
         """Return the inputs as (N, *output_shape)."""
-        check_shape("ReshapeLayer.fprop: inputs", inputs, ("N", "..."))
-        size, known = prod(inputs.shape[1:]), abs(prod(self.output_shape))
-        if size % known if -1 in self.output_shape else size != known:
-            raise ShapeError(
-                f"ReshapeLayer.fprop: inputs has shape {inputs.shape}: {size} numbers an example do not fit "
-                f"output_shape {self.output_shape}"
-            )
+        self._check("fprop", inputs)
         return inputs.reshape(len(inputs), *self.output_shape)
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dy in the shape of the inputs."""
+        self._check("bprop", inputs)
         check_same_shape("ReshapeLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
+        check_shape("ReshapeLayer.bprop: outputs", outputs, self.fprop(inputs).shape)
         return grads_wrt_outputs.reshape(inputs.shape)
+
+    def _check(self, method: str, inputs: Array) -> None:
+        check_shape(f"ReshapeLayer.{method}: inputs", inputs, ("N", "..."))
+        size, known = prod(inputs.shape[1:]), abs(prod(self.output_shape))
+        if size % known if -1 in self.output_shape else size != known:
+            raise ShapeError(
+                f"ReshapeLayer.{method}: inputs has shape {inputs.shape}: {size} numbers an example do not fit "
+                f"output_shape {self.output_shape}"
+            )
 
     def __repr__(self) -> str:
         return f"ReshapeLayer(output_shape={self.output_shape})"
