@@ -17,6 +17,10 @@ from mlp.layers.base import (
 )
 
 
+class MissingReturnError(TypeError):
+    """A backward pass returned None."""
+
+
 class Activations(NamedTuple):
     """What a chain took and gave, and what every layer of it put out."""
 
@@ -164,7 +168,7 @@ def chain_backprop(
         grads, of_layer = layers[i].backprop(activations[i], activations[i + 1], grads, needed)
         if (needed and grads is None) or of_layer is None:
             method = "bprop" if of_layer is not None else "grads_wrt_params"
-            raise TypeError(f"{layers[i]!r}.{method} returned None: is a return missing?")
+            raise MissingReturnError(f"{layers[i]!r}.{method} returned None: is a return missing?")
         grads_wrt_params[:0] = of_layer
     return (grads if need_inputs else None), grads_wrt_params
 

@@ -10,7 +10,7 @@ from mlp.backend import Array
 from mlp.checks import check_array, check_choice, check_number, check_positive_int
 from mlp.layers import Layer
 from mlp.models import Model, SingleLayerModel
-from mlp.testing.comparison import Comparison
+from mlp.testing.comparison import Comparison, check_finite
 from mlp.testing.conduct import (
     MANNERS,
     check_batches,
@@ -64,17 +64,17 @@ def check_gradients(
 
     The error names the mode, the array, an entry with what was got and expected, and a guess at the cause.
     """
-    methods, modes = (tuple([value] if isinstance(value, str) else value) for value in (methods, modes))
-    for name, values, choices in (("methods", methods, METHODS), ("modes", modes, MODES)):
-        for value in values or ("",):
-            check_choice(f"check_gradients: {name}", value, choices)
+    methods, modes = _chosen("methods", methods, METHODS), _chosen("modes", modes, MODES)
     if tolerance is not None:
         tolerance = check_number("check_gradients: tolerance", tolerance, 0.0)
     directions = check_positive_int("check_gradients: directions", directions)
+    seed = check_positive_int("check_gradients: seed", seed, minimum=0)
     inputs = _batch(inputs, seed)
     problems = _problems(subject, inputs, error, targets, modes, seed)
-    if conduct:
-        for problem in problems:
+    for problem in problems:
+        check_finite(problem)
+        problem.gradients()  # refuses what is no gradient at all
+        if conduct:
             _manners_of(subject)(problem)
     notes: list[str] = []
     compared = [Comparison(problem, methods, tolerance, directions, seed).run(notes) for problem in problems]
@@ -89,6 +89,12 @@ def check_gradients(
     elif conduct and not isinstance(subject, Model):
         promises += check_error_conduct(problems[0])
     return report._replace(conduct=tuple(promises), notes=tuple(dict.fromkeys(notes)))
+
+
+def _chosen(name: str, values: Iterable[str], choices: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the methods or modes asked for; one may be given by its name alone."""
+    chosen = (values,) if isinstance(values, str) else tuple(values)
+    return tuple(check_choice(f"check_gradients: {name}", value, choices) for value in chosen or ("",))
 
 
 def _batch(inputs: Array | tuple[int, ...], seed: int) -> Array:

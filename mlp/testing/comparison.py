@@ -18,13 +18,14 @@ class Comparison:
         self.problem, self.methods, self.directions = problem, methods, directions
         self.tolerances = TOLERANCES[COMPLEX], TOLERANCES[CENTRAL]
         if tolerance is not None:
-            self.tolerances = (tolerance, TOLERANCES[CENTRAL]) if COMPLEX in methods else (0.0, tolerance)
+            first = methods[0] == COMPLEX
+            self.tolerances = (tolerance, self.tolerances[1]) if first else (self.tolerances[0], tolerance)
         self.rng = np.random.default_rng([seed, 1])
 
     def run(self, notes: list[str]) -> tuple[list[CheckedArray], list[Diagnosis]]:
         """Return the rows of the report and a diagnosis of every wrong one; add notes."""
         for _ in range(4):
-            probe, gradients = self._probe(), self.problem.gradients()
+            probe, gradients = Probe(self.problem, self.methods), self.problem.gradients()
             found = [self._derivatives(probe, i, gradient) for i, gradient in enumerate(gradients)]
             if all(d.entries or not d.kinks.any() for d in found):
                 break
@@ -36,14 +37,6 @@ class Comparison:
         wrong = [index for index, row in enumerate(rows) if not row.right]
         return rows, [diagnose(probe, index, gradients[index], rows[index]) for index in wrong]
 
-    def _probe(self) -> Probe:
-        probe = Probe(self.problem, self.methods)
-        if not np.isfinite(probe.here):
-            text, mode = describe(self.problem.subject), self.problem.mode
-            cause = f"the value is {probe.here} there: choose other inputs (or outputs, or targets)"
-            raise GradientError(f"{text}: {cause}", subject=text, mode=mode, cause=cause)
-        return probe
-
     def _notes(self, row: CheckedArray) -> list[str]:
         if row.complex_step is None and COMPLEX in self.methods:
             why = "fprop is not analytic in complex numbers (abs, astype(float), ...)"
@@ -51,6 +44,11 @@ class Comparison:
         if row.central_differences is None and CENTRAL in self.methods:
             return [f"{row.name}: central differences are lost in rounding; the complex step decides"]
         return []
+
+    def _near(self, owner: str, index: int) -> bool:
+        """Return whether a layer is the one of array `index`, or stands next to it."""
+        order = list(dict.fromkeys(self.problem.owners))
+        return abs(order.index(owner) - order.index(self.problem.owners[index])) <= 1
 
     def _derivatives(self, probe: Probe, index: int, gradient: Array) -> Derivatives:
         chosen, entries = directions_of(gradient.shape, self.directions, self.rng)
@@ -62,12 +60,17 @@ class Comparison:
         return found
 
     def _row(self, probe: Probe, index: int, derivatives: Derivatives, found: list[Derivatives]) -> CheckedArray:
-        """Measure the errors in units of the largest derivative. Below 1e-13 of its layer it is what rounding left."""
-        owner = self.problem.owners[index]
-        largest = max(d.scale for d, at in zip(found, self.problem.owners, strict=True) if at == owner)
-        resolved = derivatives.scale > 1e-13 * largest
+        """Measure the errors in units of the largest derivative, at least 1e-3 of the largest near by.
+
+        Derivatives that disagree and are below 1e-13 of the largest near by are what rounding left.
+        """
+        largest = max(d.scale for d, owner in zip(found, self.problem.owners, strict=True) if self._near(owner, index))
         tiny = max(self.problem.rounding / TOLERANCES[COMPLEX], float(np.finfo(float).tiny))
-        unit = max(derivatives.scale, 1e-3 * largest if resolved else largest, tiny)
+        own = max(derivatives.scale, tiny)
+        errors = derivatives.errors(own, max(own, probe.floor))
+        agrees = errors[0] is None or errors[0] <= self.tolerances[0]
+        resolved = derivatives.scale > 1e-13 * largest or (agrees and derivatives.scale > 0.0)
+        unit = max(own, 1e-3 * largest if resolved else largest)
         errors = derivatives.errors(unit, max(unit, probe.floor))
         if errors[0] is not None and probe.floor > unit:
             errors = errors[0], None
@@ -81,3 +84,13 @@ class Comparison:
             resolved,
             int(derivatives.kinks.sum()),
         )
+
+
+def check_finite(problem: Problem) -> None:
+    """Raise GradientError where the number to be differentiated is none."""
+    with np.errstate(all="ignore"):
+        value = problem.value(problem.arrays)
+    if not np.isfinite(value):
+        text = describe(problem.subject)
+        cause = f"the value is {value} there: choose other inputs (or outputs, or targets)"
+        raise GradientError(f"{text}: {cause}", subject=text, mode=problem.mode, cause=cause)

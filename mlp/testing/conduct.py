@@ -35,8 +35,13 @@ def check_model_manners(problem: ModelProblem) -> None:
     upstream = problem.upstream().copy()
     activations = model.fprop(problem.arrays[0].copy(), stochastic=problem.stochastic)
     model.bprop(activations, upstream)
-    for layer, before, after in zip(model.layers, alone, activations, strict=False):
-        _same(problem, f"the passes of {layer!r} changed its inputs", [before], [after], 0.0)
+    given = None if problem.targets is None else problem.targets.copy()
+    if problem.error is not None:
+        problem.error(activations[-1].copy(), problem.targets), problem.error.grad(activations[-1], problem.targets)
+        _same(problem, "the error changed its targets", [given], [problem.targets], 0.0)
+    who = [*(f"inputs of {layer!r}" for layer in model.layers), "outputs of the model"]
+    for what, before, after in zip(who, [*alone, x], activations, strict=True):
+        _same(problem, f"the passes changed the {what}", [before], [after], 0.0)
     _same(problem, "the passes changed their upstream gradient", [problem.upstream()], [upstream], 0.0)
     _same(problem, "the passes changed the parameters", params, model.params, 0.0)
 
@@ -174,7 +179,8 @@ def check_batches(
     for problem in problems:
         for n in BATCHES:
             inputs = np.resize(problem.arrays[0], (n, *problem.arrays[0].shape[1:]))
-            inputs = inputs + 0.01 * np.random.default_rng([seed, 4]).standard_normal(inputs.shape)
+            inwards = 0.1 * np.random.default_rng([seed, 4]).uniform(size=inputs.shape)
+            inputs = inputs + inwards * (problem.arrays[0].mean() - inputs)
             try:
                 small = ModelProblem(problem.subject, inputs, None, None, problem.stochastic, problem.mode, seed)
             except ValueError as refusal:
@@ -237,7 +243,8 @@ def _rewind(layer: Layer, fresh: Layer) -> None:
 
 
 def _other(inputs: Array) -> Array:
-    return 1.5 * inputs[::-1] + 0.25
+    """Return another batch, between the numbers of this one: inside the same domain."""
+    return 0.75 * inputs[::-1] + 0.25 * inputs.mean()
 
 
 def _backward(layer: Layer, inputs: Array, outputs: Array, upstream: Array) -> list[Array]:
@@ -248,17 +255,20 @@ def _backward(layer: Layer, inputs: Array, outputs: Array, upstream: Array) -> l
 
 
 def _same(problem: Any, cause: str, expected: list[Any], got: list[Any], tolerance: float = 1e-12) -> None:
-    if len(expected) != len(got) or not all(_within(a, b, tolerance) for a, b in zip(expected, got, strict=True)):
+    largest = max((float(np.abs(a).max(initial=0.0)) for a in expected), default=0.0)
+    floor = tolerance * max(1e-3 * largest, float(np.finfo(float).tiny))
+    pairs = zip(expected, got, strict=len(expected) == len(got))
+    if len(expected) != len(got) or not all(_within(a, b, tolerance, floor) for a, b in pairs):
         _broken(problem, cause)
 
 
-def _within(a: Any, b: Any, tolerance: float) -> bool:
+def _within(a: Any, b: Any, tolerance: float, floor: float) -> bool:
     if np.shape(a) != np.shape(b):
         return False
     if tolerance == 0.0:
         return bool(np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind in "fc"))
-    size = max(float(np.abs(a).max(initial=0.0)), float(np.finfo(float).tiny))
-    return bool(np.abs(np.asarray(a) - b).max(initial=0.0) <= tolerance * size)
+    allowed = max(tolerance * float(np.abs(a).max(initial=0.0)), floor)
+    return bool(np.abs(np.asarray(a) - b).max(initial=0.0) <= allowed)
 
 
 def _broken(problem: Any, cause: str, array: str | None = None) -> None:

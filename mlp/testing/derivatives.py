@@ -73,6 +73,11 @@ class Slopes(NamedTuple):
     central: float
     noise: float
 
+    @property
+    def gap(self) -> float:
+        """How far both sides are apart."""
+        return abs(self.right - self.left)
+
 
 class Probe:
     """Takes derivatives of a problem, by the methods asked for."""
@@ -93,53 +98,65 @@ class Probe:
             step = self.complex_step(index, direction) if COMPLEX in self.methods else float("nan")
             settled = (step, float("nan"), step, step)
             if CENTRAL in self.methods:
-                settled = self._settled(index, direction, step, max(self.floor, size, np.nan_to_num(abs(step))))
+                settled = self._settled(index, direction, step, max(self.floor, *np.nan_to_num((size, abs(step)))))
             found.append((claimed, *settled))
         claims, steps, differences, lows, highs = np.array(found, np.float64).T
         return Derivatives(claims, steps, differences, lows, highs, entries, size)
 
     def complex_step(self, index: int, direction: Array, h: float = 1e-30) -> float:
         """Return Im f(x + ih d) / h, or NaN where f does not take complex numbers."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            try:
-                return float(np.imag(self._moved(index, 1j * h * direction))) / h
-            except (TypeError, np.exceptions.ComplexWarning):
-                return float("nan")
+        return float(np.imag(self._moved(index, 1j * h * direction))) / h
 
     def slopes(self, index: int, direction: Array, h: float) -> Slopes:
-        """Return the difference quotients along a direction."""
+        """Return the difference quotients along a direction; NaN where f is not defined so far from x."""
         ahead, behind = (float(np.real(self._moved(index, sign * h * direction))) for sign in (1.0, -1.0))
         noise = 4e-15 * max(abs(ahead), abs(behind), abs(self.here)) / h
         return Slopes((self.here - behind) / h, (ahead - self.here) / h, (ahead - behind) / (2.0 * h), noise)
 
     def _settled(self, index: int, direction: Array, step: float, scale: float) -> tuple[float, float, float, float]:
-        """Return (complex step or NaN, difference, lowest and highest right slope) along a direction."""
+        """Return (complex step or NaN, difference or NaN, lowest and highest right slope) along a direction."""
         tolerance = 0.5 * TOLERANCES[CENTRAL] * scale
-        size = max(float(np.abs(self.problem.arrays[index]).max(initial=0.0)), 1e-6)
-        size = 1.0 if size == 1e-6 else size  # zeros have no size
+        size = float(np.abs(self.problem.arrays[index]).max(initial=0.0))
+        size = size if size > 1e-6 else 1.0  # zeros have no size
         tried = []
         for h in (1e-6 * size, 1e-7 * size, 1e-8 * size):
-            tried.append(self.slopes(index, direction, h))
-            off = abs(tried[-1].central - step)
-            if off <= max(tolerance, tried[-1].noise):
-                return step, tried[-1].central if off <= tolerance else float("nan"), step, step
-        first, last = tried[0], tried[-1]
-        gaps = [abs(slopes.right - slopes.left) for slopes in tried]
-        if min(gaps) > max(tolerance, 4.0 * last.noise) and max(gaps) < 1.5 * min(gaps):
-            slack = TOLERANCES[CENTRAL] * max(abs(first.left), abs(first.right))
-            return step, first.central, min(first.left, first.right) - slack, max(first.left, first.right) + slack
-        for i, (slopes, gap) in enumerate(zip(tried, gaps, strict=True)):
-            if gap < 0.2 * abs(slopes.central - step) or np.isnan(step):
-                steep = gap > 1e-3 * max(scale, abs(slopes.central))
-                central = tried[min(i + 1, 2)].central if steep else slopes.central
-                return float("nan"), central, central, central
-        return step, float("nan"), step, step  # a kink closer by than any step: the differences say nothing
+            found = self.slopes(index, direction, h)
+            tried.append(found)
+            if found.gap <= max(1e-3 * max(scale, abs(found.central)), 4.0 * found.noise):  # smooth over the step
+                off = abs(found.central - step)
+                if off <= max(tolerance, found.noise):
+                    return step, found.central if off <= tolerance else float("nan"), step, step
+                if np.isnan(step) or found.gap < 0.2 * off:
+                    return float("nan"), found.central, found.central, found.central
+        return self._at_kink(index, direction, step, tried, 1e-11 * size)
+
+    def _at_kink(
+        self, index: int, direction: Array, step: float, tried: list[Slopes], h: float
+    ) -> tuple[float, float, float, float]:
+        """Return the same where there is a kink in every step, or f is not defined on one side."""
+        known = [slopes for slopes in tried if np.isfinite(slopes.central)]
+        if not known:
+            return step, float("nan"), step, step
+        closest, last = self.slopes(index, direction, h), known[-1]
+        apart = closest.gap > max(1e-2 * last.gap, 4.0 * closest.noise) or closest.noise > 0.1 * last.gap
+        if apart or np.isnan(step):
+            slack = TOLERANCES[CENTRAL] * max(abs(last.left), abs(last.right))
+            return step, last.central, min(last.left, last.right) - slack, max(last.left, last.right) + slack
+        if abs(closest.central - step) > max(10.0 * closest.noise, closest.gap):
+            return float("nan"), closest.central, closest.central - closest.noise, closest.central + closest.noise
+        return step, float("nan"), step, step  # the kink is close by, and the complex step right
 
     def _moved(self, index: int, step: Array) -> Any:
+        """Return f with one array moved; NaN where f refuses that, or drops imaginary parts."""
         arrays = list(self.problem.arrays)
         arrays[index] = np.asarray(arrays[index] + step)
-        return self.problem.value(arrays)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            try:
+                return self.problem.value(arrays)
+            except (TypeError, ValueError, np.exceptions.ComplexWarning):
+                return float("nan") * (1 + 1j)
 
 
 def directions_of(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> tuple[Iterator[Array], bool]:

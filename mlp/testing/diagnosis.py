@@ -31,20 +31,28 @@ class Diagnosis(NamedTuple):
         """Return one line that says it all."""
         mode = "" if self.mode == "both" else f"in {self.mode} mode "
         entry = f"{self.array}[{', '.join(map(str, self.place))}]"
-        return f"{mode}{entry}: got {self.got:.6g}, expected {self.expected:.6g}; {self.cause}"
+        got, expected = self.got + 0.0, self.expected + 0.0  # no -0
+        digits = 6 if f"{got:.6g}" != f"{expected:.6g}" else 17
+        return f"{mode}{entry}: got {got:.{digits}g}, expected {expected:.{digits}g}; {self.cause}"
 
 
 def diagnose(probe: Probe, index: int, gradient: Array, row: CheckedArray) -> Diagnosis:
     """Return where array `index` is wrong, and why, as far as can be guessed."""
     gradient = np.asarray(gradient, np.float64)
+    if not np.isfinite(gradient).all():
+        at = np.unravel_index(int(np.argmin(np.isfinite(gradient))), gradient.shape)
+        right = _derivative_of_entries(probe, index)(int(np.argmin(np.isfinite(gradient))))
+        cause = "it holds numbers that are not finite"
+        return Diagnosis(row.mode, row.name, tuple(int(i) for i in at), float(gradient[at]), right, cause)
     entry = _derivative_of_entries(probe, index)
+    usable = row.complex_step is not None
     if gradient.size <= _FULL:
         expected = np.array([entry(i) for i in range(gradient.size)]).reshape(gradient.shape)
         wrong = np.nan_to_num(np.abs(gradient - expected), nan=np.inf)
         at = np.unravel_index(int(np.argmax(wrong)), gradient.shape)
         cause = guess(expected, gradient, _context(probe.problem, index))
         return Diagnosis(row.mode, row.name, tuple(int(i) for i in at), float(gradient[at]), float(expected[at]), cause)
-    flat = _bisect(probe, index, gradient)
+    flat = _bisect(probe, index, gradient, usable)
     some = np.unique(np.append(np.random.default_rng(0).integers(0, gradient.size, 200), flat))
     expected = np.array([entry(i) for i in some])
     cause = (
@@ -68,7 +76,7 @@ def _derivative_of_entries(probe: Probe, index: int) -> Callable[[int], float]:
     return derivative
 
 
-def _bisect(probe: Probe, index: int, gradient: Array) -> int:
+def _bisect(probe: Probe, index: int, gradient: Array, usable: bool) -> int:
     """Return a wrong entry of a large array: halve the entries, go where the derivative is further off."""
     rng = np.random.default_rng(0)
     low, high = 0, int(gradient.size)
@@ -80,9 +88,8 @@ def _bisect(probe: Probe, index: int, gradient: Array) -> int:
             direction = np.zeros(gradient.size)
             direction[start:stop] = noise[start:stop]
             direction = direction.reshape(gradient.shape)
-            right = probe.complex_step(index, direction)
-            if np.isnan(right):
-                right = probe.slopes(index, direction, 1e-6).central
+            by_step = probe.complex_step(index, direction)
+            right = by_step if usable else probe.slopes(index, direction, 1e-6).central
             gaps.append(abs(right - float((gradient * direction).sum())))
         low, high = (low, middle) if not gaps[0] < gaps[1] else (middle, high)
     return low
@@ -201,10 +208,10 @@ def _missing(expected: Array, got: Array, context: dict[str, Any]) -> str | None
     gap, array = expected - got, context["array"]
     if context["batch"]:
         return _missing_in_inputs(gap, context)
-    for kind, term in (("L2", array), ("L1", np.sign(array))):
+    for kind, term, words in (("L2", array, "the parameter"), ("L1", np.sign(array), "its sign")):
         if gap.size > 2 and term.any() and _multiple(gap, term, None):
             often = "is missing" if (gap * term).sum() > 0 else "is there once too often"
-            return f"the gradient of an {kind} penalty {often}: the difference goes with the parameter"
+            return f"the gradient of an {kind} penalty {often}: the difference goes with {words}"
     return None
 
 

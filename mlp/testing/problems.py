@@ -11,6 +11,7 @@ import numpy as np
 from mlp.backend import Array
 from mlp.layers import Layer, LayerWithParameters, StochasticLayer
 from mlp.layers.base import forward
+from mlp.layers.chain import MissingReturnError
 from mlp.models import Model, SingleLayerModel
 from mlp.testing.report import GradientError
 
@@ -18,8 +19,9 @@ from mlp.testing.report import GradientError
 class Problem(Protocol):
     """One number as a function of named arrays.
 
-    `owners` names, for each array, the layer that it belongs to: gradients of one layer are measured against each
-    other. `mode` is the mode as the report calls it. `rounding` is the rounding error of a gradient that cancels.
+    `owners` names, for each array, the layer that it belongs to: gradients of a layer and its neighbours are measured
+    against each other. `mode` is the mode as the report calls it, `rounding` the rounding error of a gradient that
+    cancels.
     """
 
     subject: Any
@@ -70,7 +72,10 @@ class ModelProblem:
         model, inputs = self.model.astype(np.float64), self.arrays[0].copy()
         activations = model.fprop(inputs, stochastic=self.stochastic)
         upstream = self.weights if self.error is None else self.error.grad(activations[-1], self.targets)
-        grads_wrt_inputs, grads_wrt_params = model.bprop(activations, upstream.copy())
+        try:
+            grads_wrt_inputs, grads_wrt_params = model.bprop(activations, upstream.copy())
+        except MissingReturnError as error:
+            raise GradientError(str(error), subject=describe(self.subject), mode=self.mode, cause=str(error)) from error
         gradients = [grads_wrt_inputs, *grads_wrt_params]
         self._check(gradients)
         return gradients

@@ -316,8 +316,15 @@ BROKEN = [
     Planted(m.CrossEntropySummed(), OUTPUTS, {"": "no mean over the batch, a 1/N is missing"}, targets=LABELS),
     Planted(m.ChangesOutputs(), OUTPUTS, {"": "an argument was changed"}, targets=LABELS),
     Planted(m.ChangesTargets(), OUTPUTS, {"": "an argument was changed"}, targets=TARGETS),
-    Planted(m.PerExampleSquares(), OUTPUTS, {"": r"an error is one number, and this one has shape \(5,\)"}, targets=TARGETS),
-    Planted(m.GradientOfTheSum(), OUTPUTS, {"outputs": r"the gradient of outputs has shape \(4,\), not \(5, 4\)"}, targets=TARGETS),
+    Planted(
+        m.PerExampleSquares(), OUTPUTS, {"": r"an error is one number, and this one has shape \(5,\)"}, targets=TARGETS
+    ),
+    Planted(
+        m.GradientOfTheSum(),
+        OUTPUTS,
+        {"outputs": r"the gradient of outputs has shape \(4,\), not \(5, 4\)"},
+        targets=TARGETS,
+    ),
     Planted(m.RunningAverage(), OUTPUTS, {"": "two calls give two results"}, targets=TARGETS),
     Planted(m.ChangesTheParameter(0.3), PARAMETER, {"": "an argument was changed"}),
 ]
