@@ -2,21 +2,26 @@
 
 import copy
 import pickle
+import re
+import sys
 
 import numpy as np
 import pytest
 
 from mlp import layers
+from mlp.backend import to_device
 from mlp.checkpoints import load_checkpoint, save_checkpoint
-from mlp.checks import DTypeError, ShapeError, StaleStateError
+from mlp.checks import DeviceMixError, DTypeError, ShapeError, StaleStateError
 from mlp.layers.base import forward
 from mlp.models import SingleLayerModel
 from mlp.testing import check_gradients
 from mlp.testing.cases import LAYER_CASES
 from mlp.testing.conduct import layouts_of
 
+from .strict_cupy import StrictCupy
+
 ABSTRACT = {"Layer", "LayerWithParameters", "StochasticLayer", "StochasticLayerWithParameters"}
-LAYOUTS = ["Fortran", "reversed", "strided", "channels-last"]
+CASES_AND_LAYOUTS = [(case, name) for case in LAYER_CASES for name, _ in layouts_of(np.zeros(case.shape))]
 
 every_case = pytest.mark.parametrize("case", LAYER_CASES, ids=[case.name for case in LAYER_CASES])
 both_modes = pytest.mark.parametrize("stochastic", [True, False], ids=["training", "evaluation"])
@@ -138,9 +143,10 @@ def test_float32_is_within_1e5_of_float64(case, stochastic):
         assert np.abs(got - want).max() <= 1e-5 * max(1.0, np.abs(want).max())
 
 
-@every_case
+@pytest.mark.parametrize(
+    ("case", "layout"), CASES_AND_LAYOUTS, ids=[f"{c.name}, {name}" for c, name in CASES_AND_LAYOUTS]
+)
 @both_modes
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_memory_layout_does_not_matter(case, stochastic, layout):
     layer, inputs = case.build(), inputs_of(case)
     upstream = upstream_of(layer, inputs)
@@ -197,19 +203,158 @@ def test_a_checkpoint_brings_everything_back(case, tmp_path):
     np.testing.assert_array_equal(forward(layer, inputs, False), forward(clone, inputs, False))
 
 
-@every_case
-def test_wrong_arguments_are_refused_with_a_sentence(case):
+ALL_THREE = ("inputs", "outputs", "grads_wrt_outputs")
+METHODS = {
+    "fprop": ("inputs",),
+    "bprop": ALL_THREE,
+    "backprop": ALL_THREE,
+    "grads_wrt_params": ("inputs", "grads_wrt_outputs"),
+}
+CALLS = [
+    (case, method)
+    for case in LAYER_CASES
+    for method in METHODS
+    if hasattr(case.build(), method) and not case.build().children()
+]
+LENGTH = r"(?:[NCKDLHW]|A\d|\.\.\.|\d+)"
+SENTENCES = (
+    rf" has shape \([\d, ]*\), expected \({LENGTH}(, {LENGTH})*,?\): "
+    r"(axis \d is \d+, not \d+|it has \d axes, not \d|axis \d is empty)",
+    r"(: what it belongs to)? is a list, expected a NumPy or CuPy array: use np\.asarray\(\.\.\.\)",
+    r"(: what it belongs to)? has dtype object, expected numbers \(float32, float64, complex128, \.\.\.\): "
+    r"use x\.astype\(\.\.\.\)",
+    r" has shape \([\d, ]*\): \d+ numbers an example do not fit output_shape \([-\d, ]*\)",
+    r" has shape \([\d, ]*\): the last axis is no multiple of \d",
+)
+STALE = (
+    ": the backward pass was asked for with other arrays than those of the last fprop; call fprop(inputs) first, and "
+    "pass on the very arrays that it took and returned, not copies"
+)
+
+
+def called(case):
+    """Return a layer that did a forward pass, and the arguments of its methods."""
     layer, inputs = case.build(), inputs_of(case)
-    who = type(layer).__name__
     outputs = forward(layer, inputs, True)
-    with pytest.raises(DTypeError, match="list, expected a NumPy or CuPy array"):
-        layer.fprop(inputs.tolist())
-    with pytest.raises(DTypeError, match="dtype"):
-        layer.fprop(inputs.astype(object))
-    with pytest.raises(ShapeError, match=r"has shape .*, expected .*: (axis|it has)") as caught:
-        layer.bprop(inputs, outputs, np.ones((*outputs.shape, 2)))
+    grads = np.random.default_rng(12).standard_normal(outputs.shape)
+    return layer, {"inputs": inputs, "outputs": outputs, "grads_wrt_outputs": grads}
+
+
+def wrong_forms(array):
+    """Return a list, objects, an axis more, an axis less, an empty batch, and a longer array along every axis."""
+    longer = [np.concatenate([array, array.take([0], axis=axis)], axis=axis) for axis in range(array.ndim)]
+    return [array.tolist(), array.astype(object), array[..., None], array[0], array[:0], *longer]
+
+
+def results(layer, method, arguments):
+    """Return the arrays that a method returns."""
+    found = getattr(layer, method)(*(arguments[name] for name in METHODS[method]))
+    return [found[0], *found[1]] if isinstance(found, tuple) else found if isinstance(found, list) else [found]
+
+
+def assert_is_a_sentence(error, layer, method, name):
+    """Say who, what came, what was expected and which axis: in the very words."""
+    if isinstance(error, StaleStateError):
+        assert str(error) == f"{layer!r}{STALE}"
+        return
+    methods = {"fprop": "fprop", "bprop": "bprop"}.get(method, "bprop|backprop|grads_wrt_params")
+    named = name if name == "grads_wrt_outputs" or method == "fprop" else "|".join(ALL_THREE)
+    pattern = rf"{type(layer).__name__}\.({methods}): ({named})({'|'.join(SENTENCES)})"
+    assert re.fullmatch(pattern, str(error)), error
+
+
+@pytest.mark.parametrize(("case", "method"), CALLS, ids=[f"{case.name}, {method}" for case, method in CALLS])
+def test_a_wrong_argument_is_refused_with_a_sentence(case, method):
+    layer, right = called(case)
+    for name in METHODS[method]:
+        for wrong in wrong_forms(right[name]):
+            try:
+                found = results(copy.deepcopy(layer) if method == "fprop" else layer, method, {**right, name: wrong})
+            except (ShapeError, DTypeError, StaleStateError) as error:
+                assert_is_a_sentence(error, layer, method, name)
+                continue
+            if name == "outputs":  # where it is not looked at
+                assert all(map(np.array_equal, found, results(layer, method, right)))
+            else:  # inputs of another size, which are right too
+                assert name == "inputs"
+                assert wrong.dtype == float
+                assert wrong.size
+                assert found[0].shape == wrong.shape or method in ("fprop", "grads_wrt_params")
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (lambda: layers.AffineLayer(4, 3), "(N, 4)"),
+        (lambda: layers.IdentityLayer(), "(N, ...)"),
+        (lambda: layers.ReshapeLayer(), "(N, ...)"),
+        (lambda: layers.Convolution1DLayer(3, 2, 1), "(N, 3, L)"),
+        (lambda: layers.Convolution2DLayer(3, 2, 1), "(N, 3, H, W)"),
+        (lambda: layers.Convolution3DLayer(3, 2, 1), "(N, 3, D, H, W)"),
+        (lambda: layers.ConvolutionalLayer(3, 2, 4, 5, 2, 2), "(N, 3, 4, 5)"),
+        (lambda: layers.ConvolutionTranspose1DLayer(3, 2, 1), "(N, 3, L)"),
+        (lambda: layers.ConvolutionTranspose2DLayer(3, 2, 1), "(N, 3, H, W)"),
+        (lambda: layers.ConvolutionTranspose3DLayer(3, 2, 1), "(N, 3, D, H, W)"),
+        (lambda: layers.BatchNormalizationLayer(3), "(N, 3, ...)"),
+        (lambda: layers.LayerNormalizationLayer((3, 4)), "(N, 3, 4)"),
+        (lambda: layers.GroupNormalizationLayer(1, 3), "(N, 3, ...)"),
+        (lambda: layers.LocalResponseNormalizationLayer(3), "(N, C, ...)"),
+        (lambda: layers.SigmoidLayer(), "(N, ...)"),
+        (lambda: layers.TanhLayer(), "(N, ...)"),
+        (lambda: layers.ReluLayer(), "(N, ...)"),
+        (lambda: layers.LeakyReluLayer(), "(N, ...)"),
+        (lambda: layers.ELULayer(), "(N, ...)"),
+        (lambda: layers.SELULayer(), "(N, ...)"),
+        (lambda: layers.SoftmaxLayer(), "(N, K, ...)"),
+        (lambda: layers.LogSoftmaxLayer(), "(N, K, ...)"),
+        (lambda: layers.DropoutLayer(), "(N, ...)"),
+        (lambda: layers.MaxPooling1DLayer(), "(N, C, L)"),
+        (lambda: layers.MaxPooling2DLayer(), "(N, C, H, W)"),
+        (lambda: layers.MaxPooling3DLayer(), "(N, C, D, H, W)"),
+        (lambda: layers.AveragePooling1DLayer(), "(N, C, L)"),
+        (lambda: layers.AveragePooling2DLayer(), "(N, C, H, W)"),
+        (lambda: layers.AveragePooling3DLayer(), "(N, C, D, H, W)"),
+        (lambda: layers.GlobalAveragePooling1DLayer(), "(N, C, L)"),
+        (lambda: layers.GlobalAveragePooling2DLayer(), "(N, C, H, W)"),
+        (lambda: layers.GlobalAveragePooling3DLayer(), "(N, C, D, H, W)"),
+        (lambda: layers.MaxPoolingLayer(), "(N, D, ...)"),
+    ],
+)
+def test_inputs_have_the_axes_of_the_docstring(build, expected):
+    layer, axes = build(), expected.replace(", ...", "").count(",") + 1
+    with pytest.raises(ShapeError) as caught:
+        layer.fprop(np.ones(()))
+    who = type(layer).__name__
+    assert str(caught.value) == f"{who}.fprop: inputs has shape (), expected {expected}: it has 0 axes, not {axes}"
+
+
+def test_inputs_of_layer_normalisation_may_have_axes_in_between():
+    with pytest.raises(ShapeError) as caught:
+        layers.LayerNormalizationLayer((3, 4)).fprop(np.ones((2, 5, 6, 3, 5)))
+    assert str(caught.value) == (
+        "LayerNormalizationLayer.fprop: inputs has shape (2, 5, 6, 3, 5), expected (N, A1, A2, 3, 4): "
+        "axis 4 is 5, not 4"
+    )
+
+
+@every_case
+def test_arrays_on_two_devices_are_refused(case, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", StrictCupy())
+    layer, right = called(case)
+    moved = {name: to_device(array, "gpu") for name, array in right.items()}
+    message = (
+        r"\w+\.\w+: (inputs|outputs|grads_wrt_outputs) lies on the [cg]pu, the parameters lie on the [cg]pu: move one "
+    )
+    calls = [("bprop", {**right, "grads_wrt_outputs": moved["grads_wrt_outputs"]})]
     if not layer.children():
-        assert who in str(caught.value)
+        calls.append(("bprop", {**moved, "grads_wrt_outputs": right["grads_wrt_outputs"]}))
+        calls.append(("bprop", {**moved, "inputs": right["inputs"]}))
+    if arrays_of(layer):
+        calls.append(("fprop", moved))
+        calls.append(("grads_wrt_params", {**right, "grads_wrt_outputs": moved["grads_wrt_outputs"]}))
+    for method, arguments in calls:
+        with pytest.raises(DeviceMixError, match=message):
+            results(layer, method, arguments)
 
 
 @every_case

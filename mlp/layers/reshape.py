@@ -32,7 +32,7 @@ class ReshapeLayer(Layer):
         """Return dE/dy in the shape of the inputs."""
         self._check("bprop", inputs)
         check_same_shape("ReshapeLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, outputs)
-        check_shape("ReshapeLayer.bprop: outputs", outputs, self.fprop(inputs).shape)
+        check_shape("ReshapeLayer.bprop: outputs", outputs, self.fprop(inputs).shape, like=inputs)
         return grads_wrt_outputs.reshape(inputs.shape)
 
     def _check(self, method: str, inputs: Array) -> None:

@@ -68,3 +68,46 @@ def test_wrong_channels_are_refused():
         BatchNormalizationLayer(3).fprop(np.ones(3))
     with pytest.raises(ShapeError, match="an axis is empty"):
         BatchNormalizationLayer(3).fprop(np.ones((2, 3, 0)))
+
+
+def test_integers_are_normalised_as_floats():
+    integers = np.array([[0, 4], [2, 4], [1, 1]])
+    layer, twin = BatchNormalizationLayer(2), BatchNormalizationLayer(2)
+    outputs, expected = layer.fprop(integers), twin.fprop(integers.astype(float))
+    np.testing.assert_array_equal(outputs, expected)
+    grads = layer.backprop(integers, outputs, expected)
+    np.testing.assert_array_equal(grads[0], twin.bprop(twin._memory.inputs, expected, expected))
+    np.testing.assert_array_equal(layer.running_mean, twin.running_mean)
+    np.testing.assert_array_equal(layer.fprop(integers, False), twin.fprop(integers.astype(float), False))
+
+
+def test_onnx_weighs_the_old_and_takes_the_biased_variance():
+    layer = BatchNormalizationLayer(3, momentum=0.8, momentum_weighs="running", running_variance="biased")
+    layer.fprop(X)
+    np.testing.assert_allclose(layer.running_mean, 0.2 * flat(X).mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(layer.running_var, 0.8 + 0.2 * flat(X).var(axis=1), rtol=1e-12)
+    layer.fprop(np.ones((1, 3)))  # one value a channel has a biased variance
+    np.testing.assert_allclose(layer.running_var, 0.64 + 0.16 * flat(X).var(axis=1), rtol=1e-12)
+
+
+def test_the_smallest_batch_to_train_on_has_two_values_a_channel():
+    layer = BatchNormalizationLayer(1)
+    layer.fprop(np.array([[1.0], [3.0]]))
+    np.testing.assert_allclose((layer.running_mean, layer.running_var), [[0.2], [0.9 + 0.1 * 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            (1, 3),
+            "inputs has one value per channel, whose variance is not defined: train on a larger batch, or pass "
+            "stochastic=False",
+        ),
+        ((2, 3, 0), "inputs has shape (2, 3, 0): an axis is empty"),
+    ],
+)
+def test_batches_without_a_variance_are_refused(shape, message):
+    with pytest.raises(ShapeError) as caught:
+        BatchNormalizationLayer(3).fprop(np.ones(shape))
+    assert str(caught.value) == f"BatchNormalizationLayer.fprop: {message}"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlp.checks import ShapeError
-from mlp.layers import Convolution2DLayer, ConvolutionalLayer
+from mlp.layers import Convolution1DLayer, Convolution2DLayer, ConvolutionalLayer, ConvolutionTranspose2DLayer
 
 from .. import reference
 
@@ -92,3 +92,55 @@ def test_repr_tells_what_is_not_the_default():
     assert repr(Convolution2DLayer(3, 4, 3)) == "Convolution2DLayer(3, 4, kernel_size=(3, 3))"
     layer = Convolution2DLayer(3, 4, (3, 2), stride=2, padding=(0, 1), bias=False)
     assert repr(layer) == "Convolution2DLayer(3, 4, kernel_size=(3, 2), stride=(2, 2), padding=(0, 1), bias=False)"
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "message"),
+    [
+        (
+            lambda: Convolution2DLayer(3, 2, 5),
+            (1, 3, 4, 9),
+            "inputs are 4x9, too small for Convolution2DLayer(3, 2, kernel_size=(5, 5))",
+        ),
+        (
+            lambda: Convolution1DLayer(3, 2, 3, dilation=2),
+            (1, 3, 4),
+            "inputs are 4, too small for Convolution1DLayer(3, 2, kernel_size=(3,), dilation=(2,))",
+        ),
+        (
+            lambda: ConvolutionTranspose2DLayer(3, 2, 2, padding=1),
+            (1, 3, 1, 3),
+            "inputs are 1x3, too small for ConvolutionTranspose2DLayer(3, 2, kernel_size=(2, 2), padding=(1, 1))",
+        ),
+        (
+            lambda: ConvolutionalLayer(3, 2, 4, 5, 2, 2),
+            (1, 3, 4, 6),
+            "inputs has shape (1, 3, 4, 6), expected (N, 3, 4, 5): axis 3 is 6, not 5",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(build, shape, message):
+    layer = build()
+    with pytest.raises(ShapeError) as caught:
+        layer.fprop(np.ones(shape))
+    assert str(caught.value) == f"{type(layer).__name__}.fprop: {message}"
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "expected"),
+    [
+        (Convolution2DLayer(1, 1, 3), (3, 4), (1, 2)),
+        (Convolution2DLayer(1, 1, (3, 2), (2, 1), ((0, 1), (2, 3)), (1, 3)), (6, 4), (3, 6)),
+        (ConvolutionTranspose2DLayer(1, 1, 3), (1, 2), (3, 4)),
+        (
+            ConvolutionTranspose2DLayer(1, 1, (3, 2), (2, 3), ((0, 1), (2, 3)), (1, 3), output_padding=(1, 2)),
+            (6, 4),
+            (13, 10),
+        ),
+    ],
+)
+def test_output_sizes_are_those_of_the_docstrings(layer, size, expected):
+    assert layer.output_size(size) == expected
+    assert layer.fprop(np.ones((2, 1, *size))).shape == (2, 1, *expected)
+    with pytest.raises(ValueError, match="zip"):
+        layer.output_size((*size, 1))

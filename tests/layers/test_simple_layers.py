@@ -129,3 +129,94 @@ def test_affine_defaults_are_the_courseworks():
     assert first.weights.dtype == first.biases.dtype == np.float64
     # One stream serves all layers that name no initialiser, so that two layers are not alike.
     assert not np.array_equal(first.weights, layers.AffineLayer(3, 2).weights)
+
+
+@pytest.mark.parametrize("kind", [layers.SoftmaxLayer, layers.LogSoftmaxLayer])
+@pytest.mark.parametrize("axis", [2, 3, -3, -4])
+def test_softmax_needs_its_axis(kind, axis):
+    layer, x = kind(axis), np.ones((2, 3))
+    for method, arguments in (("fprop", (x,)), ("bprop", (x, x, x))):
+        with pytest.raises(ShapeError) as caught:
+            getattr(layer, method)(*arguments)
+        assert str(caught.value) == f"{kind.__name__}.{method}: inputs has shape (2, 3), and no axis {axis}"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -2, -3, -4])
+def test_softmax_takes_any_axis(axis):
+    probabilities = np.exp(X) / np.exp(X).sum(axis=axis, keepdims=True)
+    np.testing.assert_allclose(layers.SoftmaxLayer(axis).fprop(X), probabilities, rtol=1e-13)
+    np.testing.assert_allclose(layers.LogSoftmaxLayer(axis).fprop(X), np.log(probabilities), rtol=1e-12)
+
+
+def test_softmax_spares_its_gradient_a_cancellation():
+    x, layer = np.array([[40.0, 0.0]]), layers.SoftmaxLayer()
+    small = np.exp(-40.0)
+    grads = layer.bprop(x, layer.fprop(x), np.array([[1.0, 1.0 + 2.0**-50]]))
+    np.testing.assert_allclose(grads, small * 2.0**-50 * np.array([[-1.0, 1.0]]), rtol=1e-12)
+    np.testing.assert_array_equal(layer.bprop(x, layer.fprop(x), np.array([[3.0, 3.0]])), [[0.0, 0.0]])
+
+
+def test_exponentials_that_are_not_used_do_not_overflow():
+    x = np.array([[1e4, -1e4]])
+    for layer in (layers.ELULayer(0.5), layers.SELULayer(0.5, 2.0)):
+        gamma = layer.gamma
+        np.testing.assert_array_equal(layer.fprop(x), gamma * np.array([[1e4, -0.5]]))
+        np.testing.assert_array_equal(layer.bprop(x, layer.fprop(x), np.ones_like(x)), gamma * np.array([[1.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "slope"),
+    [
+        (layers.ReluLayer(), 0.0),
+        (layers.LeakyReluLayer(0.3), 0.3),
+        (layers.ELULayer(0.4), 0.4),
+        (layers.SELULayer(0.5, 3.0), 1.5),
+    ],
+    ids=repr,
+)
+def test_the_gradient_at_a_kink_is_the_left_one(layer, slope):
+    zeros = np.zeros((1, 2))
+    outputs = layer.fprop(zeros)
+    np.testing.assert_array_equal(outputs, zeros)
+    np.testing.assert_array_equal(layer.bprop(zeros, outputs, np.array([[1.0, 2.0]])), [[slope, 2 * slope]])
+
+
+def test_evaluation_needs_no_random_numbers_and_training_is_the_default():
+    class Counting(np.random.RandomState):
+        draws = 0
+
+        def uniform(self, **options):
+            self.draws += 1
+            return super().uniform(**options)
+
+    rng = Counting(3)
+    layer = layers.DropoutLayer(rng, 0.4, rescale=True)
+    assert layer.fprop(X, stochastic=False) is not X
+    np.testing.assert_array_equal(layer.fprop(X, stochastic=False), X)
+    assert rng.draws == 0
+    outputs = layer.fprop(X)
+    assert rng.draws == 1
+    np.testing.assert_allclose(outputs[outputs != 0], (X / 0.4)[outputs != 0])
+    assert outputs.astype(np.float32).dtype == layer.fprop(X.astype(np.float32)).dtype
+
+
+def test_reshape_goes_there_and_back():
+    for shape in ((84,), (-1,), (2, 42), (4, -1, 7), (1, 84, 1)):
+        layer = layers.ReshapeLayer(shape)
+        outputs = layer.fprop(X)
+        np.testing.assert_array_equal(layer.bprop(X, outputs, outputs), X)
+    assert layers.ReshapeLayer(()).fprop(np.ones((3, 1))).shape == (3,)
+    for shape, inputs in (((5, -1), X), ((83,), X), ((), X), ((0,), X)):
+        with pytest.raises(ShapeError) as caught:
+            layers.ReshapeLayer(shape).fprop(inputs)
+        assert str(caught.value) == (
+            f"ReshapeLayer.fprop: inputs has shape (3, 2, 7, 6): 84 numbers an example do not fit output_shape {shape}"
+        )
+
+
+def test_a_draw_below_the_probability_keeps_a_unit_and_an_equal_one_does_not():
+    class Fixed(np.random.RandomState):
+        def uniform(self, **options):
+            return np.array([[0.0, 0.5, np.nextafter(0.5, 0), 0.75]])
+
+    np.testing.assert_array_equal(layers.DropoutLayer(Fixed(), 0.5).fprop(np.ones((2, 4))), [[1, 0, 1, 0]] * 2)

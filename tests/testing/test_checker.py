@@ -591,9 +591,10 @@ def test_a_layer_that_is_for_complex_numbers_in_some_entries_only_is_right_or_wr
     def wrong_slope(x):
         return slope(x) * np.array([1.0, 1.0, 1.01])
 
-    assert check_gradients(Elementwise(partly, slope), X).right
-    with pytest.raises(GradientError):
-        check_gradients(Elementwise(partly, wrong_slope), X)
+    for conduct in (True, False):
+        assert check_gradients(Elementwise(partly, slope), X, conduct=conduct).right
+        with pytest.raises(GradientError):
+            check_gradients(Elementwise(partly, wrong_slope), X, conduct=conduct)
 
 
 def test_what_the_complex_step_alone_would_call_right_is_refused():
@@ -750,6 +751,38 @@ def test_a_lost_gradient_is_found_however_much_it_had_vanished():
     assert wrong(caught) == ["block_0_0_conv_0.kernels"]
     assert caught.value.cause == "it is all zeros: the gradient is missing"
     assert abs(caught.value.expected) < 1e-6
+
+
+class OtherWeights(layers.AffineLayer):
+    factor = 0.0
+
+    def grads_wrt_params(self, inputs, grads_wrt_outputs):
+        weights, biases = super().grads_wrt_params(inputs, grads_wrt_outputs)
+        return [self.factor * weights, biases]
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-10, 1e-13, 1e-16, 1e-30])
+def test_a_lost_gradient_is_found_even_beside_one_that_is_large(size):
+    right = MultipleLayerModel([layers.AffineLayer(3, 2), layers.TanhLayer()])
+    report = check_gradients(right, size * X)
+    assert report.worst < 1e-11
+    assert all(array.resolved for array in report.arrays)
+    with pytest.raises(GradientError, match="it is all zeros: the gradient is missing") as caught:
+        check_gradients(MultipleLayerModel([OtherWeights(3, 2), layers.TanhLayer()]), size * X)
+    assert wrong(caught) == ["OtherWeights_0.weights"]
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e20])
+def test_an_enormous_gradient_does_not_hide_the_mistake_beside_it(value):
+    class Enormous(layers.AffineLayer):
+        def grads_wrt_params(self, inputs, grads_wrt_outputs):
+            weights, biases = super().grads_wrt_params(inputs, grads_wrt_outputs)
+            weights[0, 0] = value
+            return [weights, 3.0 * biases]
+
+    with pytest.raises(GradientError) as caught:
+        check_gradients(Enormous(3, 2), X, conduct=False)
+    assert wrong(caught) == ["weights", "biases"]
 
 
 NETWORKS = {

@@ -147,6 +147,20 @@ def test_near_a_kink_the_right_slope_is_right_and_a_wrong_one_wrong(distance):
         check_gradients(Wrong(0.0), inputs, conduct=False)
 
 
+@pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-6])
+def test_slopes_at_0_are_checked_where_they_are_small_too(size):
+    class Small(Relu):
+        def fprop(self, inputs):
+            return size * super().fprop(inputs)
+
+        def bprop(self, inputs, outputs, grads_wrt_outputs):
+            return size * super().bprop(inputs, outputs, grads_wrt_outputs)
+
+    assert check_gradients(Small(0.5), AT_ZERO, conduct=False).right
+    with pytest.raises(GradientError):
+        check_gradients(Small(1.5), AT_ZERO, conduct=False)
+
+
 @pytest.mark.parametrize("share", [*RIGHT, *WRONG], ids=lambda share: share.__name__)
 def test_tied_maxima_share_one_gradient(share):
     if share in RIGHT:
