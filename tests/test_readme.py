@@ -36,6 +36,10 @@ def test_the_example_layer_is_right_and_prints_what_is_shown(capsys):
     assert blur.sub("", printed) == blur.sub("", shown)
 
 
+def test_the_layer_that_remembers_is_right():
+    exec(PYTHON[2], {})
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one_that_the_parser_takes(line):
     words = shlex.split(line.split("&&")[-1])

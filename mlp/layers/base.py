@@ -83,6 +83,13 @@ class Layer:
         """Return a copy of the layer on ``"cpu"`` or ``"gpu"``."""
         return layers_to_device([self], device)[0]  # type: ignore[return-value]
 
+    def remember(self, memory: tuple[Any, ...]) -> None:
+        """Keep a NamedTuple for the backward pass; its first two fields are the inputs and outputs of this `fprop`.
+
+        `remembered` gives it back. Only the last one is kept; it is no part of copies and files.
+        """
+        self._memory = memory
+
     def remembered(self, memory: type[M], inputs: Array, outputs: Array | None = None) -> M:
         """Return what the last `fprop` remembered: a tuple `memory` that starts with its inputs and its outputs.
 
@@ -117,7 +124,15 @@ class LayerWithParameters(Layer):
     """Which parameters are offsets: left out of gradient-flow figures."""
 
     def own_param_names(self) -> tuple[str, ...]:
-        """Return the names of the parameters that this instance has."""
+        """Return the names of the parameters that this instance has. Raises TypeError where one is named wrongly."""
+        kind = type(self).__name__
+        if isinstance(self.param_names, str):
+            raise TypeError(f'{kind}.param_names is {self.param_names!r}, expected a tuple: ("{self.param_names}",)')
+        missing = [name for name in self.param_names if not hasattr(self, name)]
+        if missing:
+            raise TypeError(
+                f"{kind} names the parameter {missing[0]!r} in param_names, and has no attribute of that name"
+            )
         return tuple(name for name in self.param_names if getattr(self, name) is not None)
 
     def array_names(self) -> tuple[str, ...]:
@@ -220,7 +235,10 @@ def _converted(layers: Sequence[Layer], convert: Callable[[Array], Array]) -> li
     clones = copy.deepcopy(list(layers))
     for leaf in (leaf for clone in clones for leaf in walk(clone)):
         for name in leaf.array_names():
-            setattr(leaf, name, convert(getattr(leaf, name)))
+            array = getattr(leaf, name)
+            if not hasattr(array, "astype"):
+                raise TypeError(f"{leaf!r}.{name} is a {type(array).__name__}, expected an array: use np.array(...)")
+            setattr(leaf, name, convert(array))
     return clones
 
 

@@ -73,7 +73,7 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
             found = Moments(self.running_mean, 0, self.running_var)
             centred = found.centred(rows)
         outputs = _like(inputs, centred * (self.gamma / found.std(self.epsilon)) + self.beta)
-        self._memory = BatchStatistics(inputs, outputs, found, stochastic)
+        self.remember(BatchStatistics(inputs, outputs, found, stochastic))
         return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:

@@ -52,7 +52,7 @@ class BranchesLayer(ContainerLayer):
         """Return the combination of the branches' outputs."""
         parts = [forward(branch, inputs, stochastic) for branch in self.branches]
         outputs = self._combined(parts)
-        self._memory = BranchOutputs(inputs, outputs, parts)
+        self.remember(BranchOutputs(inputs, outputs, parts))
         return outputs
 
     def _backprop(

@@ -90,7 +90,7 @@ class ChainLayer(ContainerLayer):
         """Return the last layer's outputs."""
         inner = chain_fprop(self.layers, inputs, stochastic)
         outputs = self._outputs(inputs, inner[-1])
-        self._memory = Activations(inputs, outputs, inner)
+        self.remember(Activations(inputs, outputs, inner))
         return outputs
 
     def _backprop(
@@ -169,6 +169,11 @@ def chain_backprop(
         if (needed and grads is None) or of_layer is None:
             method = "bprop" if of_layer is not None else "grads_wrt_params"
             raise MissingReturnError(f"{layers[i]!r}.{method} returned None: is a return missing?")
+        if not isinstance(of_layer, (list, tuple)):
+            what = type(of_layer).__name__
+            raise TypeError(
+                f"{layers[i]!r}.grads_wrt_params returned one {what}, expected a list with one per parameter"
+            )
         grads_wrt_params[:0] = of_layer
     return (grads if need_inputs else None), grads_wrt_params
 

@@ -51,7 +51,7 @@ class DropoutLayer(StochasticLayer):
             if self.rescale:
                 factors = factors.astype(inputs.real.dtype) / self.incl_prob
         outputs = inputs * factors
-        self._memory = DropoutMask(inputs, outputs, factors)
+        self.remember(DropoutMask(inputs, outputs, factors))
         return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:

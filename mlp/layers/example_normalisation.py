@@ -41,7 +41,7 @@ class _ExampleNormalizationLayer(LayerWithParameters):
         centred /= found.std(self.epsilon)
         normalised = centred.reshape(inputs.shape)
         outputs = normalised * self._spread(self.gamma, inputs) + self._spread(self.beta, inputs)
-        self._memory = ExampleStatistics(inputs, outputs, found)
+        self.remember(ExampleStatistics(inputs, outputs, found))
         return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:

@@ -139,6 +139,9 @@ class MaxPooling2DLayer(MaxPooling1DLayer):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(size, stride, padding, dilation, ceil_mode)
+        if (input_height is None) != (input_width is None):
+            given = input_height if input_width is None else input_width
+            raise TypeError(f"MaxPooling2DLayer: give input_height and input_width, or none; is size={given} meant?")
         for name, value in (("input_height", input_height), ("input_width", input_width)):
             if value is not None:
                 check_positive_int(f"MaxPooling2DLayer: {name}", value)

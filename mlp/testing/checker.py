@@ -50,8 +50,8 @@ def check_gradients(
     differences (to 1e-6), in training and in evaluation mode; `tolerance` is that of the first of `methods`. Arrays
     of up to `directions` entries are checked entry by entry, larger ones along that many random directions. An
     array's error is its largest wrong derivative over its own largest one, however small that is, down to 1e-3 of
-    the largest in its layer. Parameters and state are moved by about a tenth before (in a copy), off the values 0
-    and 1 at which they start and at which a forgotten factor does not show.
+    the largest in its layer and those beside it. Parameters and state are moved by about a tenth before (in a copy),
+    off the values 0 and 1 at which they start and at which a forgotten factor does not show.
 
     At an exact kink or tie any sub-gradient is right; where a large array meets one, its point is moved by random
     numbers of 1e-3, and the report says so. Where `fprop` does not take complex numbers (`abs`, `astype(float)`),
@@ -69,7 +69,7 @@ def check_gradients(
         tolerance = check_number("check_gradients: tolerance", tolerance, 0.0)
     directions = check_positive_int("check_gradients: directions", directions)
     seed = check_positive_int("check_gradients: seed", seed, minimum=0)
-    inputs = _batch(inputs, seed)
+    inputs = _batch(inputs, [seed] if isinstance(subject, (Layer, Model)) else [seed, 5])  # not the targets' stream
     problems = _problems(subject, inputs, error, targets, modes, seed)
     for problem in problems:
         check_finite(problem)
@@ -97,10 +97,10 @@ def _chosen(name: str, values: Iterable[str], choices: tuple[str, ...]) -> tuple
     return tuple(check_choice(f"check_gradients: {name}", value, choices) for value in chosen or ("",))
 
 
-def _batch(inputs: Array | tuple[int, ...], seed: int) -> Array:
+def _batch(inputs: Array | tuple[int, ...], stream: list[int]) -> Array:
     if isinstance(inputs, (tuple, list)):
         shape = tuple(check_positive_int("check_gradients: a size in the shape of inputs", size) for size in inputs)
-        return np.random.default_rng(seed).standard_normal(shape)
+        return np.random.default_rng(stream[0] if len(stream) == 1 else stream).standard_normal(shape)
     check_array("check_gradients: inputs", inputs)
     if inputs.dtype.kind == "c":
         raise TypeError(f"check_gradients: inputs has dtype {inputs.dtype}, expected real numbers")
@@ -113,21 +113,23 @@ def _problems(subject: Any, inputs: Array, error: Any, targets: Any, modes: tupl
     if isinstance(subject, (Layer, Model)):
         if (error is None) != (targets is None):
             raise ValueError("check_gradients: error and targets close a model together: give both, or neither")
+        if isinstance(error, type):
+            raise TypeError(f"check_gradients: error is the class {error.__name__}: call it first")
         model = subject if isinstance(subject, Model) else SingleLayerModel(subject)
         chosen = modes if has_modes(model) else ("both",)
         return [ModelProblem(subject, inputs, error, targets, m != "evaluation", m, seed) for m in chosen]
     if isinstance(subject, type) or not (callable(subject) and hasattr(subject, "grad")):
-        raise TypeError(f"check_gradients: subject is {subject!r}, expected a layer, model, error or penalty")
-    if targets is None and "targets" in signature(subject.grad).parameters:
+        hint = "call the class first" if isinstance(subject, type) else "a layer is a subclass of mlp.layers.Layer"
+        raise TypeError(f"check_gradients: subject is {subject!r}, expected a layer, model, error or penalty: {hint}")
+    if targets is None and len(signature(subject.grad).parameters) > 1:
         raise TypeError(f"check_gradients: {subject!r} is an error: give its targets, as targets=...")
     return [PenaltyProblem(subject, inputs) if targets is None else ErrorProblem(subject, inputs, targets)]
 
 
 def _failure(report: GradientReport, failures: list[Diagnosis]) -> GradientError:
-    lines = [f"  {failure.text()}" for failure in failures]
-    first = failures[0]
+    report, first = report._replace(causes=tuple(failure.text() for failure in failures)), failures[0]
     return GradientError(
-        "\n".join([repr(report), *lines]),
+        repr(report),
         subject=report.subject,
         mode=first.mode,
         array=first.array,

@@ -1,5 +1,7 @@
 """The comparison of what a backward pass says with numerical derivatives, array by array."""
 
+import copy
+
 import numpy as np
 
 from mlp.backend import Array
@@ -38,12 +40,25 @@ class Comparison:
         return rows, [diagnose(probe, index, gradients[index], rows[index]) for index in wrong]
 
     def _notes(self, row: CheckedArray) -> list[str]:
+        if row.complex_step == 0.0 and not row.resolved:
+            return [
+                f"{row.name}: every derivative is 0 here, so that nothing was tested: choose other inputs or targets"
+            ]
         if row.complex_step is None and COMPLEX in self.methods:
-            why = "fprop is not analytic in complex numbers (abs, astype(float), ...)"
+            why = "fprop is not analytic in complex numbers (abs, astype(float), a float buffer, ...)"
             return [f"{row.name}: {why}, so that the complex step cannot be used; central differences decide"]
         if row.central_differences is None and CENTRAL in self.methods:
             return [f"{row.name}: central differences are lost in rounding; the complex step decides"]
         return []
+
+    def _is_exact(self, probe: Probe, index: int) -> bool:
+        """Return whether small derivatives stay the same a hair away: rounding errors do not."""
+        rng, moved = np.random.default_rng(0), copy.copy(self.problem)
+        moved.arrays = [array * (1.0 + 1e-8 * rng.standard_normal(array.shape)) for array in self.problem.arrays]
+        chosen = list(directions_of(self.problem.arrays[index].shape, 2, rng)[0])
+        probes = (probe, Probe(moved, self.methods))
+        here, there = (np.array([p.complex_step(index, direction) for direction in chosen]) for p in probes)
+        return bool(here.any() and np.abs(here - there).max() <= 1e-3 * np.abs(here).max())
 
     def _near(self, owner: str, index: int) -> bool:
         """Return whether a layer is the one of array `index`, or stands next to it."""
@@ -62,17 +77,18 @@ class Comparison:
     def _row(self, probe: Probe, index: int, derivatives: Derivatives, found: list[Derivatives]) -> CheckedArray:
         """Measure the errors in units of the largest derivative, at least 1e-3 of the largest near by.
 
-        Derivatives that disagree and are below 1e-13 of the largest near by are what rounding left.
+        Derivatives below 1e-10 of the largest near by are what rounding left, unless they are exact.
         """
-        largest = max(d.scale for d, owner in zip(found, self.problem.owners, strict=True) if self._near(owner, index))
+        near = (d for d, owner in zip(found, self.problem.owners, strict=True) if self._near(owner, index))
+        largest = max(d.numeric_scale for d in near)
         tiny = max(self.problem.rounding / TOLERANCES[COMPLEX], float(np.finfo(float).tiny))
         own = max(derivatives.scale, tiny)
-        errors = derivatives.errors(own, max(own, probe.floor))
-        agrees = errors[0] is None or errors[0] <= self.tolerances[0]
-        resolved = derivatives.scale > 1e-13 * largest or (agrees and derivatives.scale > 0.0)
-        unit = max(own, 1e-3 * largest if resolved else largest)
+        resolved = derivatives.numeric_scale > 1e-10 * largest or self._is_exact(probe, index)
+        lost = resolved and not derivatives.claimed.any()
+        unit = own if lost else max(own, 1e-3 * largest if resolved else largest)
         errors = derivatives.errors(unit, max(unit, probe.floor))
-        if errors[0] is not None and probe.floor > unit:
+        settled = not np.isnan(derivatives.by_step).any() and not derivatives.kinks.any()
+        if settled and probe.floor > unit:
             errors = errors[0], None
         return CheckedArray(
             self.problem.names[index],

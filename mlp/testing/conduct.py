@@ -142,8 +142,8 @@ def check_stale(problem: ModelProblem) -> None:
         return
     _same(
         problem,
-        "after fprop of another batch, bprop of the first gives another gradient: keep nothing between the passes, or "
-        "ask for it with `remembered`",
+        "after fprop of another batch, bprop of the first gives another gradient: what fprop keeps must be bound to "
+        "its inputs, by self.remember in fprop and self.remembered in bprop",
         right,
         stale,
     )

@@ -47,8 +47,13 @@ class Derivatives(NamedTuple):
     @property
     def scale(self) -> float:
         """The largest derivative; at least the claimed size, as one direction may by chance be an even one."""
+        return max(self.numeric_scale, float(np.nan_to_num(self.size, posinf=0.0)))
+
+    @property
+    def numeric_scale(self) -> float:
+        """The largest derivative that was found, whatever is claimed."""
         best = np.where(np.isnan(self.by_step), self.by_difference, self.by_step)
-        return float(np.nanmax(np.abs(np.append(best, self.size)), initial=0.0))
+        return float(np.nanmax(np.abs(best), initial=0.0))
 
     def errors(self, unit_step: float, unit_difference: float) -> tuple[float | None, float | None]:
         """Return the largest wrong derivative by each method, in these units; None where it was not used."""

@@ -50,7 +50,8 @@ def diagnose(probe: Probe, index: int, gradient: Array, row: CheckedArray) -> Di
         expected = np.array([entry(i) for i in range(gradient.size)]).reshape(gradient.shape)
         wrong = np.nan_to_num(np.abs(gradient - expected), nan=np.inf)
         at = np.unravel_index(int(np.argmax(wrong)), gradient.shape)
-        cause = guess(expected, gradient, _context(probe.problem, index))
+        forgotten = _upstream_forgotten(probe, index, gradient)
+        cause = forgotten or guess(expected, gradient, _context(probe.problem, index))
         return Diagnosis(row.mode, row.name, tuple(int(i) for i in at), float(gradient[at]), float(expected[at]), cause)
     flat = _bisect(probe, index, gradient, usable)
     some = np.unique(np.append(np.random.default_rng(0).integers(0, gradient.size, 200), flat))
@@ -60,6 +61,20 @@ def diagnose(probe: Probe, index: int, gradient: Array, row: CheckedArray) -> Di
     )
     at = np.unravel_index(flat, gradient.shape)
     return Diagnosis(row.mode, row.name, tuple(int(i) for i in at), float(gradient[at]), float(entry(flat)), cause)
+
+
+def _upstream_forgotten(probe: Probe, index: int, gradient: Array) -> str | None:
+    """Recognise the gradient of the plain sum of the outputs."""
+    problem = probe.problem
+    if not isinstance(problem, ModelProblem) or problem.error is not None:
+        return None
+    kept, problem.weights = problem.weights, np.ones_like(problem.weights)
+    entry = _derivative_of_entries(Probe(problem, probe.methods), index)
+    plain = np.array([entry(i) for i in range(gradient.size)]).reshape(gradient.shape)
+    problem.weights = kept
+    if plain.any() and _close(plain, gradient):
+        return "it is the gradient for grads_wrt_outputs of 1: the upstream gradient is forgotten"
+    return None
 
 
 def _derivative_of_entries(probe: Probe, index: int) -> Callable[[int], float]:

@@ -45,12 +45,16 @@ _TITLES = ("array", "mode", "derivatives", "complex step", "central differences"
 
 
 class GradientReport(NamedTuple):
-    """What was checked and how well it agreed; prints as a table, in a notebook too."""
+    """What was checked and how well it agreed; prints as a table, in a notebook too.
+
+    `arrays` are the rows, `conduct` the promises that were kept, `notes` what one should know, `causes` what is wrong.
+    """
 
     subject: str
     arrays: tuple[CheckedArray, ...]
     conduct: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -68,7 +72,9 @@ class GradientReport(NamedTuple):
         return [*checks, *(f"note: {note}" for note in self.notes)]
 
     def _head(self) -> str:
-        return f"gradients of {self.subject}: {'right' if self.right else 'WRONG'}"
+        untested = all(array.complex_step == 0.0 and not array.resolved for array in self.arrays)
+        verdict = "0 everywhere, so that nothing was tested" if untested else "right" if self.right else "WRONG"
+        return f"gradients of {self.subject}: {verdict}"
 
     def _shown(self) -> tuple[list[CheckedArray], list[str]]:
         """Return the rows to show, all or of a long table the wrong ones, and the rest in words."""
@@ -82,8 +88,9 @@ class GradientReport(NamedTuple):
         rows = [_TITLES, *(array.cells() for array in shown)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(_TITLES))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        remarks = (textwrap.fill(x, 110, initial_indent="  ", subsequent_indent="    ") for x in rest + self._lines())
-        return "\n".join([self._head(), *(f"  {line}".rstrip() for line in lines), *remarks])
+        remarks = (textwrap.fill(x, 116, initial_indent="  ", subsequent_indent="    ") for x in rest + self._lines())
+        causes = (f"  {cause}" for cause in self.causes)
+        return "\n".join([self._head(), *(f"  {line}".rstrip() for line in lines), *remarks, *causes])
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
@@ -93,7 +100,7 @@ class GradientReport(NamedTuple):
         for array in shown:
             style = "" if array.right else ' style="color: #c00; font-weight: bold"'
             rows += f"<tr{style}>{''.join(f'<td>{escape(cell)}</td>' for cell in array.cells())}</tr>"
-        lines = "".join(f"<p>{escape(line)}</p>" for line in rest + self._lines())
+        lines = "".join(f"<p>{escape(line)}</p>" for line in [*rest, *self._lines(), *self.causes])
         return f"<p>{escape(self._head())}</p><table><tr>{head}</tr>{rows}</table>{lines}"
 
 

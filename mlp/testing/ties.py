@@ -1,8 +1,8 @@
 """Kinks and ties: where a maximum is shared or an input is exactly 0, a layer must give a sub-gradient.
 
 The inputs are rounded to -1, 0 and 1, so that there are many ties. For single outputs y_j, each convex or concave in
-such a corner, and for directions d > 0, what the backward pass says of d must lie between the slopes of y_j just behind
-and just ahead. To give the gradient to all tied maxima fails, and so does to give it to none.
+such a corner, and for directions d > 0, what the backward pass says of d must lie between the slopes of y_j just
+behind, just ahead, and at some points close by. To give the gradient to all tied maxima fails, and so does to give it to none.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from mlp.testing.problems import ModelProblem, describe
 from mlp.testing.report import GradientError
 
 _STEP, _SLACK = 1e-6, 1e-3
-_OUTPUTS, _DIRECTIONS = 8, 4
+_OUTPUTS, _DIRECTIONS, _NEAR = 8, 4, 6
 
 
 def check_ties(problem: ModelProblem) -> bool:
@@ -45,9 +45,12 @@ def _check_direction(problem: ModelProblem, inputs: Array, upstream: Array, grad
     here, ahead, behind = (
         float((upstream * _outputs(problem, inputs + step * direction)).sum()) for step in (0.0, _STEP, -_STEP)
     )
-    slopes = (ahead - here) / _STEP, (here - behind) / _STEP
+    slopes: tuple[float, ...] = (ahead - here) / _STEP, (here - behind) / _STEP
+    rng = np.random.default_rng(1)
+    near = (inputs + 1e-4 * rng.standard_normal(inputs.shape) for _ in range(_NEAR))
+    slopes += tuple(_slope(problem, x, upstream, direction) for x in near)
     claimed = float((gradient * direction).sum())
-    slack = _SLACK * max(abs(slopes[0]), abs(slopes[1])) + 1e-8 * max(1.0, abs(here))
+    slack = _SLACK * max(map(abs, slopes)) + 1e-8 * max(1.0, abs(here))
     if not min(slopes) - slack <= claimed <= max(slopes) + slack:
         text = describe(problem.subject)
         cause = (
@@ -55,6 +58,12 @@ def _check_direction(problem: ModelProblem, inputs: Array, upstream: Array, grad
             f"the slopes to both sides are {slopes[1]:.6g} and {slopes[0]:.6g}"
         )
         raise GradientError(f"{text}: {cause}", subject=text, mode=problem.mode, array="inputs", cause=cause)
+
+
+def _slope(problem: ModelProblem, inputs: Array, upstream: Array, direction: Array) -> float:
+    """Return the slope at a point off the ties."""
+    ahead, behind = (_outputs(problem, inputs + step * direction) for step in (_STEP, -_STEP))
+    return float((upstream * (ahead - behind)).sum()) / (2.0 * _STEP)
 
 
 def _defined(problem: ModelProblem, inputs: Array) -> bool:

@@ -91,6 +91,11 @@ def test_a_layer_with_parameters_needs_their_names_and_gradients():
     assert Scaling(offset=False).array_names() == ("scale",)
 
 
+def test_a_gradient_too_few_is_no_silent_loss():
+    with pytest.raises(ValueError, match="zip"):
+        Scaling().with_penalties([np.ones(3)])
+
+
 def test_parameters_without_names_are_refused_where_names_are_needed():
     class Nameless(Scaling):
         param_names = ()

@@ -118,9 +118,14 @@ def test_only_the_lowest_layer_is_told_that_nobody_wants_its_gradient():
     assert [layer.needed for layer in inner] == [True, True, True]
     assert chain.grads_wrt_params(X, X) == []
     assert [layer.needed for layer in inner] == [False, True, True]
+    chain = layers.ChainLayer([layers.BatchNormalizationLayer(3)])  # which gives it all the same
+    assert chain.backprop(X, chain.fprop(X), X, need_inputs=False)[0] is None
     branches = layers.AdditionLayer([Recording(), Recording()])
     outputs = branches.fprop(X)
     assert branches.backprop(X, outputs, X, need_inputs=False) == (None, [])
+    assert [layer.needed for layer in branches.branches] == [False, False]
+    branches.bprop(X, outputs, X)
+    assert branches.grads_wrt_params(X, X) == []
     assert [layer.needed for layer in branches.branches] == [False, False]
 
 

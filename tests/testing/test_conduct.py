@@ -137,7 +137,7 @@ BROKEN = {
     ChangesOutputs: "the backward pass changed its outputs",
     ChangesUpstream: "the backward pass changed its grads_wrt_outputs",
     Counts: "the result depends on the previous call",
-    KeepsTheMask: "after fprop of another batch, bprop of the first gives another gradient: keep nothing between",
+    KeepsTheMask: "after fprop of another batch, bprop of the first gives another gradient",
     MemoryOrder: "Fortran memory gives another result",
     ForTwoAndMore: r"a batch of 1: inputs\[0, \d\]: got \S+, expected \S+; it is twice the right one",
 }

@@ -71,7 +71,7 @@ GRADIENTS = [
     Planted(m.SigmoidOfTheOutputs(), ROWS, {"inputs": UNKNOWN}),
     Planted(m.TanhUnsquared(), ROWS, {"inputs": UNKNOWN}),
     Planted(m.TanhWithoutDerivative(), ROWS, {"inputs": UNKNOWN}),
-    Planted(m.TanhOfGradients(), ROWS, {"inputs": UNKNOWN}),
+    Planted(m.TanhOfGradients(), ROWS, {"inputs": "the upstream gradient is forgotten"}),
     Planted(m.NegatedTanh(), ROWS, {"inputs": "^the sign is wrong$"}),
     Planted(m.ReluOnTheWrongSide(), ROWS, {"inputs": UNKNOWN}),
     Planted(m.ReluLetsAllPass(), ROWS, {"inputs": "^8 of 15 entries are wrong$"}),
