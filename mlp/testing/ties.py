@@ -2,7 +2,8 @@
 
 The inputs are rounded to -1, 0 and 1, so that there are many ties. For single outputs y_j, each convex or concave in
 such a corner, and for directions d > 0, what the backward pass says of d must lie between the slopes of y_j just
-behind, just ahead, and at some points close by. To give the gradient to all tied maxima fails, and so does to give it to none.
+behind, just ahead, and at some points close by. To give the gradient to all tied maxima fails, and so does to give it
+to none.
 """
 
 import warnings
