@@ -111,3 +111,11 @@ def test_batches_without_a_variance_are_refused(shape, message):
     with pytest.raises(ShapeError) as caught:
         BatchNormalizationLayer(3).fprop(np.ones(shape))
     assert str(caught.value) == f"BatchNormalizationLayer.fprop: {message}"
+
+
+def test_a_stream_is_kept_and_not_drawn_from():
+    rng = np.random.RandomState(0)
+    layer = BatchNormalizationLayer(3, rng)
+    layer.fprop(X)
+    assert layer.rng is rng
+    assert rng.uniform() == np.random.RandomState(0).uniform()

@@ -322,6 +322,11 @@ REFUSALS = [
     (lambda: true(1, 1, 3, 5, 4, 5), "ConvolutionalLayer: kernels (4, 5) do not fit into inputs (3, 5)"),
     (lambda: most(0, 1), f"MaxPooling2DLayer: input_height is 0, {WHOLE}"),
     (lambda: most(1, 1.0), f"MaxPooling2DLayer: input_width is 1.0 (float), {WHOLE}"),
+    (lambda: most(2), "MaxPooling2DLayer: give input_height and input_width, or none; is size=2 meant?"),
+    (
+        lambda: most(input_width=3),
+        "MaxPooling2DLayer: give input_height and input_width, or none; is size=3 meant?",
+    ),
     (lambda: most(size=0), f"MaxPooling2DLayer: size is 0, {WHOLE}"),
     (lambda: mean(2, 0), f"AveragePooling2DLayer: stride is 0, {WHOLE}"),
     (lambda: mean(2, 1, -1), "AveragePooling2DLayer: padding is -1, expected a whole number >= 0"),

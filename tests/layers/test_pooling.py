@@ -60,16 +60,6 @@ def test_average_weights_follow_the_dtype_where_windows_differ():
             "MaxPooling2DLayer.fprop: inputs has shape (1, 3, 4, 7), expected (N, C, 4, 6): axis 3 is 7, not 6",
         ),
         (
-            lambda: layers.MaxPooling2DLayer(input_width=6),
-            (1, 3, 4, 7),
-            "MaxPooling2DLayer.fprop: inputs has shape (1, 3, 4, 7), expected (N, C, H, 6): axis 3 is 7, not 6",
-        ),
-        (
-            lambda: layers.MaxPooling2DLayer(input_height=6),
-            (1, 3, 4, 7),
-            "MaxPooling2DLayer.fprop: inputs has shape (1, 3, 4, 7), expected (N, C, 6, W): axis 2 is 4, not 6",
-        ),
-        (
             lambda: layers.MaxPooling1DLayer(3),
             (1, 3, 2),
             "MaxPooling1DLayer.fprop: inputs are 2, smaller than MaxPooling1DLayer(size=(3,), stride=(3,))",
@@ -108,7 +98,7 @@ def test_what_does_not_fit_is_refused(layer, shape, message):
     ("layer", "shape"),
     [
         (lambda: layers.MaxPooling2DLayer(4, 6), (2, 3, 2, 3)),
-        (lambda: layers.MaxPooling2DLayer(input_height=4, size=4), (2, 3, 1, 1)),
+        (lambda: layers.MaxPooling2DLayer(4, 6, (4, 3)), (2, 3, 1, 2)),
         (lambda: layers.AveragePooling2DLayer((4, 6)), (2, 3, 1, 1)),
         (lambda: layers.MaxPooling2DLayer(size=2, stride=2, padding=1), (2, 3, 3, 4)),
         (lambda: layers.AveragePooling2DLayer(3, 2, ceil_mode=True), (2, 3, 2, 3)),
