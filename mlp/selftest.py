@@ -197,7 +197,7 @@ def run(section: Section) -> list[str]:
     for name, check in section.checks.items():
         try:
             found = check()
-        except Exception as error:
+        except Exception as error:  # whatever a check raises is a finding, and the others still run
             text = str(error) if isinstance(error, AssertionError) else traceback.format_exc()
             wrong.append(f"{section.name}: {name}: {text}")
             continue

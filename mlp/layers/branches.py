@@ -161,7 +161,7 @@ class MatrixProductLayer(BranchesLayer):
 def _branch(branch: Layer | Sequence[Layer]) -> Layer:
     if isinstance(branch, (list, tuple)):
         return ChainLayer(branch) if branch else IdentityLayer()
-    return branch  # type: ignore[return-value]
+    return branch  # type: ignore[return-value]  # check_layers refuses what is no layer
 
 
 def _matrices(left: Array, right: Array) -> tuple[Array, Array]:

@@ -71,7 +71,7 @@ def summary(model: Model, input_shape: Sequence[int]) -> Summary:
     model = model.to_device("cpu")
     rows: list[SummaryRow] = []
     for name, layer in model.named_layers():
-        layer.fprop = _traced(name, layer, rows)  # type: ignore[method-assign]
+        layer.fprop = _traced(name, layer, rows)  # type: ignore[method-assign]  # in the copy, which is dropped
     model.fprop(inputs, evaluation=True)
     return Summary(tuple(rows))
 

@@ -239,7 +239,7 @@ def _rewind(layer: Layer, fresh: Layer) -> None:
     """Give a layer the random streams of a fresh one."""
     for used, unused in zip(walk(layer), walk(fresh), strict=True):
         if getattr(used, "rng", None) is not None:
-            used.rng = unused.rng  # type: ignore[attr-defined]
+            used.rng = unused.rng  # type: ignore[attr-defined]  # only some layers have one
 
 
 def _other(inputs: Array) -> Array:

@@ -56,9 +56,7 @@ def diagnose(probe: Probe, index: int, gradient: Array, row: CheckedArray) -> Di
     flat = _bisect(probe, index, gradient, usable)
     some = np.unique(np.append(np.random.default_rng(0).integers(0, gradient.size, 200), flat))
     expected = np.array([entry(i) for i in some])
-    cause = (
-        _ratio(expected, gradient.ravel()[some], _context(probe.problem, index)) or "no simple relation between both"
-    )
+    cause = _ratio(expected, gradient.ravel()[some], _context(probe.problem, index)) or _UNKNOWN
     at = np.unravel_index(flat, gradient.shape)
     return Diagnosis(row.mode, row.name, tuple(int(i) for i in at), float(gradient[at]), float(entry(flat)), cause)
 

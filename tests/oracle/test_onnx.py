@@ -5,6 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
+pytest.importorskip("onnx", reason="pip install 'mlp[oracle]'")
+
 from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
 
