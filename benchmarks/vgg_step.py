@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from mlp import models
+from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.kernels import num_threads
 from mlp.learning_rules import KingmaAdamLearningRule
@@ -29,9 +30,10 @@ BATCH = 100
 
 def our_step(network: tuple[int, bool, bool], inputs: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
     """Return a function that takes one training step with this library."""
-    model, error, rule = models.vgg(*network), CrossEntropySoftmaxError(), KingmaAdamLearningRule()
+    model, rule = models.vgg(*network), KingmaAdamLearningRule()
+    engine = Engine(model, CrossEntropySoftmaxError())
     rule.initialise(model.params)
-    return lambda: train_step(model, error, rule, inputs, labels) and None
+    return lambda: train_step(engine, rule, inputs, labels) and None
 
 
 def torch_step(

@@ -2,6 +2,9 @@
 
 N is the batch size throughout. Gradients hold the 1/N, so that layers sum over the batch. Where an error takes class
 targets, they are one-hot rows (N, K) of probabilities, or whole-number labels (N,); further axes may follow.
+
+`is_mean_over_examples` says that the error of a batch is the mean of those of its parts, weighed with their examples,
+and its gradient those of the parts likewise: then a batch may be run in parts.
 """
 
 from typing import Any
@@ -15,6 +18,8 @@ from mlp.kernels import log_softmax, sigmoid, softmax_minus, softplus
 
 class SumOfSquaredDiffsError:
     """Half the squared distance, averaged over the batch: E = 1/(2N) sum (y - t)^2."""
+
+    is_mean_over_examples = True
 
     def __call__(self, outputs: Array, targets: Array) -> Any:
         """Return E."""
@@ -38,6 +43,8 @@ class BinaryCrossEntropyError:
     for K > 1 outputs the gradient is K times that of the value.
     """
 
+    is_mean_over_examples = True
+
     def __call__(self, outputs: Array, targets: Array) -> Any:
         """Return E, with 0 ln 0 = 0."""
         _check("BinaryCrossEntropyError", outputs, targets)
@@ -59,6 +66,8 @@ class BinaryCrossEntropyError:
 
 class BinaryCrossEntropySigmoidError:
     """`BinaryCrossEntropyError` of sigmoid(y), computed from y without overflow; the same convention."""
+
+    is_mean_over_examples = True
 
     def __call__(self, outputs: Array, targets: Array) -> Any:
         """Return E = mean of ln(1 + exp(y)) - y t, as |y| (1 - t or t) + ln(1 + exp(-|y|))."""
@@ -83,6 +92,8 @@ class CrossEntropyError:
     y (N, K, ...), the classes along axis 1; t one-hot (or soft) of y's shape, or labels (N, ...). N counts every
     place, so (N, K, H, W) has N H W examples.
     """
+
+    is_mean_over_examples = True
 
     def __call__(self, outputs: Array, targets: Array) -> Any:
         """Return E."""
@@ -162,6 +173,11 @@ class CrossEntropySoftmaxError:
         check_shape("CrossEntropySoftmaxError: class_weights", self.class_weights, (outputs.shape[1],))
         weights = to_device(self.class_weights, device_of(outputs)).astype(outputs.real.dtype)
         return rows * weights.reshape(-1, *[1] * (outputs.ndim - 2))
+
+    @property
+    def is_mean_over_examples(self) -> bool:
+        """Whether E is the mean of the errors of the examples, so that parts of a batch can be added up."""
+        return self._plain() and self.reduction == "mean"
 
     def __repr__(self) -> str:
         extras = [] if self.class_weights is None else ["class_weights=..."]

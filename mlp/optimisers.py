@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from mlp.backend import Array, to_cpu, to_device
 from mlp.checks import check_shape
+from mlp.engine import Engine, Step
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
 
@@ -58,33 +59,21 @@ class Scores(NamedTuple):
         return 100.0 * self.correct / max(self.images, 1)
 
 
-class Step(NamedTuple):
-    """What one training step computed, before the parameters changed."""
-
-    loss: float
-    outputs: Array
-    grads: list[Array]
-
-
-def train_step(
-    model: Model, error: Error, learning_rule: GradientDescentLearningRule, inputs: Array, targets: Array
-) -> Step:
+def train_step(engine: Engine, learning_rule: GradientDescentLearningRule, inputs: Array, targets: Array) -> Step:
     """Run one batch forward and backward and let the learning rule change the parameters."""
-    learning_rule.check_owns(model.params)
-    activations = model.fprop(inputs)
-    outputs = activations[-1]
-    grads = model.grads_wrt_params(activations, error.grad(outputs, targets))
-    learning_rule.update_params(grads)
-    return Step(float(error(outputs, targets)), outputs, grads)
+    learning_rule.check_owns(engine.model.params)
+    step = engine.forward_backward(inputs, targets)
+    learning_rule.update_params(step.grads)
+    return step
 
 
-def evaluate(model: Model, error: Error, batches: Batches, device: str = "cpu") -> Scores:
+def evaluate(engine: Engine, batches: Batches, device: str = "cpu") -> Scores:
     """Return loss and accuracy of a model in evaluation mode, over batches of inputs and whole-number labels."""
     scores = Scores()
     for batch, labels in batches:
         inputs, targets = to_device(batch, device), to_device(labels, device)
-        outputs = model.fprop(inputs, evaluation=True)[-1]
-        scores = scores.with_batch(float(error(outputs, targets)), outputs, targets)
+        outputs = engine.predict(inputs)
+        scores = scores.with_batch(float(engine.error(outputs, targets)), outputs, targets)
     if not scores.images:
         raise ValueError("evaluate: there was no batch")
     return scores
@@ -95,7 +84,8 @@ class Optimiser:
 
     `data_monitors` maps names to functions (outputs, targets) -> number, means over a batch, reported beside the error
     as means over the examples. `schedulers` are applied at the start of each epoch, counted from 0. Progress bars are
-    shown in a terminal, and, with `notebook`, wherever else the training runs.
+    shown in a terminal, and, with `notebook`, wherever else the training runs. `engine` is ``"plan"``, the fast way to
+    run the model, or ``"layers"``, the layers' own passes; both compute the same numbers, up to rounding.
     """
 
     def __init__(
@@ -109,7 +99,9 @@ class Optimiser:
         notebook: bool = False,
         schedulers: Sequence[Scheduler] = (),
         use_stochastic_eval: bool = False,
+        engine: str = "plan",
     ) -> None:
+        self.engine = Engine(model, error, engine)
         self.model, self.error, self.learning_rule = model, error, learning_rule
         self.learning_rule.initialise(model.params)
         self.train_dataset, self.valid_dataset = train_dataset, valid_dataset
@@ -124,7 +116,7 @@ class Optimiser:
         """Train on every batch of the training provider once."""
         batches = self._progress(self.train_dataset, "Ep Prog", self.train_dataset.num_batches)
         for inputs, targets in batches:
-            loss = train_step(self.model, self.error, self.learning_rule, inputs, targets).loss
+            loss = train_step(self.engine, self.learning_rule, inputs, targets).loss
             batches.set_postfix(error=f"{loss:.2e}")
 
     def eval_monitors(self, dataset: Any, label: str) -> "OrderedDict[str, float]":
@@ -132,7 +124,7 @@ class Optimiser:
         sums = dict.fromkeys(self.data_monitors, 0.0)
         count = 0
         for inputs, targets in dataset:
-            outputs = self.model.fprop(inputs, evaluation=not self.use_stochastic_eval)[-1]
+            outputs = self.engine.predict(inputs, stochastic=self.use_stochastic_eval)
             for name, monitor in self.data_monitors.items():
                 sums[name] += len(outputs) * float(to_cpu(monitor(outputs, targets)))
             count += len(outputs)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.layers import AffineLayer, DropoutLayer, LayerWithParameters
 from mlp.learning_rules import (
@@ -38,7 +39,7 @@ def train(model, rule, steps, seed=1):
     dtype = model.params[0].dtype
     for _ in range(steps):
         inputs = rng.standard_normal((6, 3, 8, 8)).astype(dtype)
-        train_step(model, CrossEntropySoftmaxError(), rule, inputs, rng.integers(0, 5, 6))
+        train_step(Engine(model, CrossEntropySoftmaxError()), rule, inputs, rng.integers(0, 5, 6))
 
 
 def content(model, rule):

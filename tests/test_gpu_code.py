@@ -15,6 +15,7 @@ from mlp.checkpoints import load_checkpoint, save_checkpoint
 from mlp.checks import DeviceMixError
 from mlp.data_providers import crop_and_flip
 from mlp.data_providers.shapes import draw_shapes
+from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.layers import AffineLayer, LayerWithParameters
 from mlp.layers.base import forward
@@ -105,11 +106,11 @@ def _trained(device, path):
     rng = np.random.default_rng(2)
     for _ in range(3):
         inputs, labels = rng.standard_normal((4, 3, 16, 16)), rng.integers(0, 100, 4)
-        train_step(model, error, rule, to_device(inputs, device), to_device(labels, device))
+        train_step(Engine(model, error), rule, to_device(inputs, device), to_device(labels, device))
     save_checkpoint(path, model, rule, {"epoch": 1})
     clone = vgg(1, True, True, num_filters=4, dtype=np.float64).to_device(device)
     assert load_checkpoint(path, clone) == {"epoch": 1}
-    return clone, evaluate(clone, error, [(inputs, labels)], device)
+    return clone, evaluate(Engine(clone, error), [(inputs, labels)], device)
 
 
 def test_a_network_trains_evaluates_and_is_saved_the_same_on_both_devices(gpu, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlp.data_providers import DataProvider, OneOfKDataProvider
+from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError, SumOfSquaredDiffsError
 from mlp.layers import AffineLayer, BatchNormalizationLayer, DropoutLayer, ReluLayer
 from mlp.learning_rules import GradientDescentLearningRule, KingmaAdamLearningRule, MomentumLearningRule
@@ -70,7 +71,7 @@ def test_a_step_descends_along_the_gradient():
     before = params(model)
     activations = model.fprop(inputs)
     grads = model.grads_wrt_params(activations, ERROR.grad(activations[-1], targets))
-    step = train_step(model, ERROR, rule, inputs, targets)
+    step = train_step(Engine(model, ERROR), rule, inputs, targets)
     assert step.loss == ERROR(activations[-1], targets)
     assert isinstance(step.loss, float)
     assert np.array_equal(step.outputs, activations[-1])
@@ -85,7 +86,7 @@ def test_a_step_runs_in_training_mode():
     rule.initialise(model.params)
     inputs, targets = next(Blobs())
     before = norm.running_mean.copy()
-    train_step(model, ERROR, rule, inputs, targets)
+    train_step(Engine(model, ERROR), rule, inputs, targets)
     assert not np.array_equal(norm.running_mean, before)
 
 
@@ -110,7 +111,7 @@ def test_evaluation_counts_every_example_of_unequal_batches():
     model = network()
     outputs = model.fprop(inputs)[-1]
     batches = [(inputs[i : i + 10], labels[i : i + 10]) for i in (0, 10, 20)]
-    scores = evaluate(model, ERROR, batches)
+    scores = evaluate(Engine(model, ERROR), batches)
     assert scores.images == 25
     assert scores.loss == pytest.approx(ERROR(outputs, labels), rel=1e-13)
     assert scores.accuracy == pytest.approx(100.0 * (outputs.argmax(1) == labels).mean(), rel=1e-13)
@@ -122,15 +123,15 @@ def test_evaluation_changes_nothing_and_uses_running_statistics():
     inputs, targets = next(Blobs())
     labels = targets.argmax(1)
     before = [array.copy() for array in model.named_arrays().values()]
-    alone = [evaluate(model, ERROR, [(inputs[i : i + 1], labels[i : i + 1])]).loss_sum for i in range(20)]
-    together = evaluate(model, ERROR, [(inputs, labels)])
+    alone = [evaluate(Engine(model, ERROR), [(inputs[i : i + 1], labels[i : i + 1])]).loss_sum for i in range(20)]
+    together = evaluate(Engine(model, ERROR), [(inputs, labels)])
     assert together.loss_sum == pytest.approx(sum(alone), rel=1e-12)
     assert same(model.named_arrays().values(), before)
 
 
 def test_evaluation_of_nothing_is_refused():
     with pytest.raises(ValueError, match="there was no batch"):
-        evaluate(network(), ERROR, [])
+        evaluate(Engine(network(), ERROR), [])
 
 
 # --- the Optimiser

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mlp.backend import DeviceError
 from mlp.checkpoints import CheckpointError
 from mlp.data_providers import DataError
+from mlp.engine import ENGINES
 from mlp.experiments import commands
 from mlp.experiments.configs import EXPERIMENTS, ExperimentError
 from mlp.files import FolderInUseError
@@ -81,6 +82,7 @@ def _add_run_options(part: argparse.ArgumentParser) -> None:
         help="validation images in equal parts from all classes",
     )
     part.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
+    part.add_argument("--engine", choices=ENGINES, default="plan", help="how to run the layers; default: plan")
     part.add_argument("--runs-dir", metavar="DIR", default="runs", help="where run folders go; default: runs")
     part.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
     part.add_argument(

@@ -73,12 +73,14 @@ def run(args: argparse.Namespace) -> int:
 def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: str, args: argparse.Namespace) -> int:
     """Run in a folder that is locked."""
     command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path), "--device", device]
+    if args.engine != "plan":
+        command += ["--engine", args.engine]
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
     how_to_go_on = f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}"
-    runner = Runner(experiment, data, folder, device, args.quiet)
+    runner = Runner(experiment, data, folder, device, args.quiet, args.engine)
     parameters = sum(param.size for param in runner.model.params)
-    record_environment(folder, device, data.source, parameters)
+    record_environment(folder, device, args.engine, data.source, parameters)
     if not args.quiet:
         where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {device}"
         print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}", flush=True)

@@ -9,23 +9,23 @@ from threadpoolctl import threadpool_info
 
 from mlp import __version__
 from mlp.backend import usable_gpu
-from mlp.kernels import num_threads
+from mlp.kernels import conv_method, num_threads
 from mlp.records import RunFolder
 
 PACKAGES = ("numpy", "safetensors", "matplotlib")
 
 
-DECISIVE = ("mlp", "numpy", "blas", "device", "gpu")
+DECISIVE = ("mlp", "numpy", "blas", "device", "gpu", "engine", "convolution")
 """What the bits of a run depend on. Not on the number of threads, and its data is compared by SHA-256."""
 
 
-def record_environment(folder: RunFolder, device: str, data: str, parameters: int) -> None:
+def record_environment(folder: RunFolder, device: str, engine: str, data: str, parameters: int) -> None:
     """Write environment.json: the parameter count, and under `parts` what each part of the run ran on.
 
     A resumed run adds a part only where something changed. Where that may change its numbers' last bits against those
     of a run in one part, it is said.
     """
-    now = {**_versions(), **_machine(device), "data": data}
+    now = {**_versions(), **_machine(device), "engine": engine, "convolution": conv_method(), "data": data}
     exists = (folder.path / "environment.json").exists()
     parts: list[dict[str, Any]] = folder.read_field("environment.json", "parts") if exists else []
     if parts and parts[-1] == now:

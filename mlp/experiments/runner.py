@@ -9,12 +9,13 @@ import numpy as np
 from mlp.backend import array_module, to_device
 from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from mlp.data_providers import ImageData, ImageDataProvider, ImageSet
+from mlp.engine import Engine, Step
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import Experiment
 from mlp.experiments.interrupt import Interrupted, StopAfterStep
 from mlp.experiments.progress import Progress
 from mlp.learning_rules import KingmaAdamLearningRule
-from mlp.optimisers import Scores, Step, evaluate, train_step
+from mlp.optimisers import Scores, evaluate, train_step
 from mlp.records import EpochMetrics, LayerGradient, RunFolder, best_epoch
 from mlp.schedulers import CosineAnnealing
 
@@ -54,12 +55,18 @@ class Runner:
     """
 
     def __init__(
-        self, experiment: Experiment, data: ImageData, folder: RunFolder, device: str, quiet: bool = False
+        self,
+        experiment: Experiment,
+        data: ImageData,
+        folder: RunFolder,
+        device: str,
+        quiet: bool = False,
+        engine: str = "plan",
     ) -> None:
         self.experiment, self.data, self.folder = experiment, data, folder
         self.device, self.quiet = device, quiet
         self.model = experiment.build_model(data.num_classes).to_device(device)
-        self.error = CrossEntropySoftmaxError()
+        self.engine = Engine(self.model, CrossEntropySoftmaxError(), engine)
         self.rule = KingmaAdamLearningRule(experiment.learning_rate)
         self.rule.initialise(self.model.params)
         self.schedule = CosineAnnealing(experiment.min_learning_rate, experiment.learning_rate, experiment.epochs)
@@ -123,7 +130,7 @@ class Runner:
         start, position = time.perf_counter(), self.position
         batch, labels = self.train_batches.batch(position.epoch, position.step)
         inputs, targets = to_device(batch, self.device), to_device(labels, self.device)
-        step = train_step(self.model, self.error, self.rule, inputs, targets)
+        step = train_step(self.engine, self.rule, inputs, targets)
         scores = position.scores.with_batch(step.loss, step.outputs, targets)
         self.position = replace(position, step=position.step + 1, scores=scores)
         self.position.seconds += time.perf_counter() - start
@@ -165,7 +172,7 @@ class Runner:
         ]
 
     def _evaluate(self, images: ImageSet) -> Scores:
-        return evaluate(self.model, self.error, self._batches(images, EVALUATION_BATCH, training=False), self.device)
+        return evaluate(self.engine, self._batches(images, EVALUATION_BATCH, training=False), self.device)
 
     def _save(self) -> None:
         save_checkpoint(self.folder.last_checkpoint, self.model, self.rule, self.position.to_dict())

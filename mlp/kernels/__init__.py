@@ -16,6 +16,7 @@ from mlp.kernels.functions import log_softmax, sigmoid, sigmoid_slope, softmax, 
 from mlp.kernels.moments import Moments, moments
 from mlp.kernels.parallel import SettingError, num_threads, run_parts
 from mlp.kernels.windows import Padding, PoolGeometry, Sizes
+from mlp.kernels.winograd import conv_method
 
 __all__ = [
     "ConvGeometry",
@@ -30,6 +31,7 @@ __all__ = [
     "conv_grad_inputs",
     "conv_grad_kernels",
     "conv_grads",
+    "conv_method",
     "log_softmax",
     "moments",
     "num_threads",

@@ -6,8 +6,9 @@ number of threads. (The limit on the BLAS holds for the whole process while a ke
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -43,11 +44,54 @@ def run_parts(work: Callable[[int, int], T], count: int, grain: int) -> list[T]:
     grains = -(-count // grain)
     step = -(-grains // PARTS) * grain
     parts = [(start, min(start + step, count)) for start in range(0, count, step)]
-    with _single_threaded_blas():
+    with single_threaded_blas():
         if len(parts) == 1 or num_threads() == 1:
             return [work(*part) for part in parts]
         futures = [_pool().submit(work, *part) for part in parts]
         return [future.result() for future in futures]
+
+
+def run_on_threads(work: Callable[[int, int], object], count: int) -> None:
+    """Call ``work(thread, index)`` for every index of range(count), each on whichever thread is free; wait for all.
+
+    Threads are numbered from 0, the caller's own. Where a call raises, or Ctrl-C is pressed, no further one starts,
+    those that run come to their end, and the error is raised.
+    """
+    threads = min(num_threads(), count)
+    indices = iter(range(count))
+    failed: list[int] = []
+
+    def worker(thread: int) -> None:
+        try:
+            for index in indices:
+                if failed:
+                    return
+                work(thread, index)
+        except BaseException:
+            failed.append(thread)
+            raise
+
+    futures = [_pool().submit(worker, thread) for thread in range(1, threads)]
+    try:
+        worker(0)
+    finally:
+        wait(futures)
+    for future in futures:
+        future.result()
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Keep the BLAS of this process on one thread meanwhile."""
+    libraries = _blas_libraries()
+    before = [library.num_threads for library in libraries]
+    for library in libraries:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, number in zip(libraries, before, strict=True):
+            library.set_num_threads(number)
 
 
 @cache
@@ -56,12 +100,9 @@ def _pool() -> ThreadPoolExecutor:
 
 
 @cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _single_threaded_blas() -> Any:
-    return _controller().limit(limits=1, user_api="blas")
+def _blas_libraries() -> list[Any]:
+    controllers: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return controllers
 
 
 if hasattr(os, "register_at_fork"):  # a child has no threads of its parent: it makes its own pool

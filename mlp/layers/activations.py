@@ -15,6 +15,8 @@ from mlp.layers.base import Layer
 class SigmoidLayer(Layer):
     """y = 1 / (1 + exp(-x)), computed without overflow."""
 
+    runs_in_shards = True
+
     def fprop(self, inputs: Array) -> Array:
         """Return y, of the inputs' shape."""
         check_shape("SigmoidLayer.fprop: inputs", inputs, ("N", "..."))
@@ -30,6 +32,8 @@ class SigmoidLayer(Layer):
 class TanhLayer(Layer):
     """y = tanh(x)."""
 
+    runs_in_shards = True
+
     def fprop(self, inputs: Array) -> Array:
         """Return y, of the inputs' shape."""
         check_shape("TanhLayer.fprop: inputs", inputs, ("N", "..."))
@@ -44,6 +48,8 @@ class TanhLayer(Layer):
 
 class ReluLayer(Layer):
     """y = max(x, 0). At x = 0 the gradient is taken as 0."""
+
+    runs_in_shards = True
 
     def fprop(self, inputs: Array) -> Array:
         """Return y, of the inputs' shape."""
@@ -62,6 +68,8 @@ class LeakyReluLayer(Layer):
 
     Maas, Hannun and Ng, Rectifier nonlinearities improve neural network acoustic models, ICML workshop 2013.
     """
+
+    runs_in_shards = True
 
     def __init__(self, alpha: float = 0.01) -> None:
         self.alpha = check_number("LeakyReluLayer: alpha", alpha, -float("inf"))
@@ -91,6 +99,8 @@ class ELULayer(Layer):
     Clevert, Unterthiner and Hochreiter, Fast and accurate deep network learning by exponential linear units (ELUs),
     ICLR 2016, section 3.
     """
+
+    runs_in_shards = True
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = check_number(f"{type(self).__name__}: alpha", alpha, -float("inf"))

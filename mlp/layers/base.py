@@ -43,6 +43,9 @@ class Layer:
     gives_subgradients: ClassVar[bool] = True
     """Whether `bprop` gives a sub-gradient at kinks and ties; false where a convention asks for something else."""
 
+    runs_in_shards: ClassVar[bool] = False
+    """Whether `fprop` and `bprop` treat examples one by one and remember nothing, so that a batch may run in parts."""
+
     _memory: Any = None
 
     def fprop(self, inputs: Array) -> Array:

@@ -68,7 +68,7 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
         rows = _rows(inputs if inputs.dtype.kind in "fc" else inputs.astype(np.float64))
         if stochastic:
             centred, found = moments(rows, rows[:1, :1], _mean)
-            self._update_running(found.mean()[0, 0], found.variance()[0, 0], rows.size // self.input_dim)
+            self.update_running(found.mean()[0, 0], found.variance()[0, 0], rows.size // self.input_dim)
         else:
             found = Moments(self.running_mean, 0, self.running_var)
             centred = found.centred(rows)
@@ -112,7 +112,8 @@ class BatchNormalizationLayer(StochasticLayerWithParameters):
             grads -= normalised
         return _like(inputs, grads * (self.gamma * (found.unit / std))), [grad_gamma, grad_beta]
 
-    def _update_running(self, mean: Array, var: Array, count: int) -> None:
+    def update_running(self, mean: Array, var: Array, count: int) -> None:
+        """Move the running statistics towards a batch's mean and (biased) variance, of `count` values a channel."""
         if count == 1 and self.running_variance == "unbiased":
             raise ShapeError(
                 "BatchNormalizationLayer.fprop: inputs has one value per channel, whose variance is not defined: "

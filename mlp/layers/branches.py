@@ -12,6 +12,8 @@ from mlp.layers.chain import ChainLayer, ContainerLayer, check_layers
 class IdentityLayer(Layer):
     """y = x: the branch that does nothing."""
 
+    runs_in_shards = True
+
     def fprop(self, inputs: Array) -> Array:
         """Return the inputs themselves."""
         check_shape("IdentityLayer.fprop: inputs", inputs, ("N", "..."))

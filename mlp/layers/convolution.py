@@ -87,12 +87,12 @@ class ConvolutionLayer(LayerWithParameters):
         """Return N OH OW K C KH KW / groups."""
         return output_shape[0] * prod(output_shape[2:]) * int(self.kernels.size)
 
-    def _turn(self, kernels: Array) -> Array:
-        """Return the kernels as cross-correlation takes them."""
+    def turn(self, kernels: Array) -> Array:
+        """Return the kernels as cross-correlation takes them, or its gradient by them as that by `kernels`."""
         return kernels
 
     def _finished(self, grads_wrt_kernels: Array, grads_wrt_outputs: Array) -> list[Array]:
-        grads = [self._turn(grads_wrt_kernels)]
+        grads = [self.turn(grads_wrt_kernels)]
         if self.biases is not None:
             grads.append(grads_wrt_outputs.sum(axis=tuple(range(2, grads_wrt_outputs.ndim))).sum(axis=0))
         return self.with_penalties(grads)
@@ -137,12 +137,12 @@ class Convolution2DLayer(ConvolutionLayer):
     def fprop(self, inputs: Array) -> Array:
         """Return y (N, K, OH, OW) for x (N, C, H, W)."""
         self._check("fprop", inputs)
-        return conv(inputs, self._turn(self.kernels), self.biases, self.geometry)
+        return conv(inputs, self.turn(self.kernels), self.biases, self.geometry)
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
         """Return dE/dx (N, C, H, W), the transposed convolution of dE/dy."""
         self._check("bprop", inputs, grads_wrt_outputs)
-        return conv_grad_inputs(grads_wrt_outputs, self._turn(self.kernels), self.geometry, inputs.shape[2:])
+        return conv_grad_inputs(grads_wrt_outputs, self.turn(self.kernels), self.geometry, inputs.shape[2:])
 
     def backprop(
         self, inputs: Array, outputs: Array, grads_wrt_outputs: Array, need_inputs: bool = True
@@ -151,7 +151,7 @@ class Convolution2DLayer(ConvolutionLayer):
         if not need_inputs:
             return None, self.grads_wrt_params(inputs, grads_wrt_outputs)
         self._check("backprop", inputs, grads_wrt_outputs)
-        kernels = self._turn(self.kernels)
+        kernels = self.turn(self.kernels)
         grads_wrt_inputs, grads_wrt_kernels = conv_grads(inputs, grads_wrt_outputs, kernels, self.geometry)
         return grads_wrt_inputs, self._finished(grads_wrt_kernels, grads_wrt_outputs)
 
@@ -215,7 +215,8 @@ class ConvolutionalLayer(Convolution2DLayer):
         if min(self.geometry.output_size((height, width))) < 1:
             raise ShapeError(f"ConvolutionalLayer: kernels {kernel_size} do not fit into inputs {(height, width)}")
 
-    def _turn(self, kernels: Array) -> Array:
+    def turn(self, kernels: Array) -> Array:
+        """Return the kernels as cross-correlation takes them: turned by half a turn."""
         return kernels[:, :, ::-1, ::-1]
 
     def _check(self, method: str, inputs: Array, *grads_wrt_outputs: Array) -> None:

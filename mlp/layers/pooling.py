@@ -30,6 +30,7 @@ class PoolingLayer(Layer):
     at all are refused.
     """
 
+    runs_in_shards = True
     num_axes: ClassVar[int]
 
     def __init__(
@@ -229,6 +230,7 @@ class GlobalAveragePooling2DLayer(Layer):
     Lin, Chen and Yan, Network in network, ICLR 2014, section 3.2.
     """
 
+    runs_in_shards = True
     num_axes: ClassVar[int] = 2
 
     def fprop(self, inputs: Array) -> Array:
@@ -265,6 +267,7 @@ class MaxPoolingLayer(Layer):
     Of equal maxima every one gets the gradient, as in the coursework. Goodfellow et al., Maxout networks, ICML 2013.
     """
 
+    runs_in_shards = True
     gives_subgradients = False  # at a tie
 
     def __init__(self, pool_size: int = 2) -> None:

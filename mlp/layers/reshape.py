@@ -13,6 +13,8 @@ class ReshapeLayer(Layer):
     `output_shape` leaves the batch axis out and may hold one -1, which takes what is left.
     """
 
+    runs_in_shards = True
+
     def __init__(self, output_shape: tuple[int, ...] | None = None) -> None:
         self.output_shape = (-1,) if output_shape is None else output_shape
         if not isinstance(self.output_shape, tuple) or any(type(size) is not int for size in self.output_shape):

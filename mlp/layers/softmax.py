@@ -9,6 +9,8 @@ from mlp.layers.base import Layer
 class SoftmaxLayer(Layer):
     """Softmax along an axis (the last): y_k = exp(x_k) / sum over j of exp(x_j), computed from x - max x."""
 
+    runs_in_shards = True
+
     def __init__(self, axis: int = -1) -> None:
         self.axis = check_whole_number(f"{type(self).__name__}: axis", axis)
 

@@ -16,6 +16,7 @@ import pytest
 
 from mlp.checkpoints import CheckpointError, load_checkpoint
 from mlp.data_providers import ImageDataProvider
+from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments import runner
 from mlp.experiments.configs import EXPERIMENTS
@@ -78,7 +79,7 @@ def test_the_records_are_those_of_a_plain_loop(uninterrupted):
             hits += int((activations[-1].argmax(1) == labels).sum())
             grads = model.grads_wrt_params(activations, error.grad(activations[-1], labels))
             rule.update_params(grads)
-        valid = evaluate(model, error, provider(experiment, data, "valid", 100))
+        valid = evaluate(Engine(model, error), provider(experiment, data, "valid", 100))
         assert row.learning_rate == pytest.approx(rule.learning_rate, rel=1e-15)
         assert row.train_loss == pytest.approx(math.fsum(losses) / 28, rel=1e-12)
         assert row.train_acc == pytest.approx(100.0 * hits / 28, rel=1e-14)
@@ -106,9 +107,9 @@ def test_the_best_epochs_weights_are_kept_and_tested(uninterrupted):
         best = best_epoch(folder.metrics())
         assert load_checkpoint(folder.best_checkpoint, model) == {"epoch": best.epoch}
         error = CrossEntropySoftmaxError()
-        valid = evaluate(model, error, provider(experiment, data, "valid", 100))
+        valid = evaluate(Engine(model, error), provider(experiment, data, "valid", 100))
         assert (valid.loss, valid.accuracy) == (best.val_loss, best.val_acc)
-        test = evaluate(model, error, provider(experiment, data, "test", 100))
+        test = evaluate(Engine(model, error), provider(experiment, data, "test", 100))
         assert folder.read_json("test.json") == {
             "epoch": best.epoch,
             "test_loss": test.loss,

@@ -71,7 +71,7 @@ model, rule = vgg(1, True, True, num_filters=8, rng=np.random.RandomState(1)), K
 rule.initialise(model.params)
 rng = np.random.default_rng(0)
 for _ in range(3):
-    train_step(model, CrossEntropySoftmaxError(), rule, rng.standard_normal((60, 3, 32, 32)).astype("f"),
+    train_step(Engine(model, CrossEntropySoftmaxError()), rule, rng.standard_normal((60, 3, 32, 32)).astype("f"),
                rng.integers(0, 100, 60))
 import hashlib
 print(hashlib.sha256(b"".join(p.tobytes() for p in model.params)).hexdigest())

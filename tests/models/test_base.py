@@ -3,6 +3,7 @@ import pytest
 
 from mlp import layers
 from mlp.checks import DTypeError, ShapeError
+from mlp.engine import Engine
 from mlp.errors import SumOfSquaredDiffsError
 from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.models import MultipleLayerModel, SingleLayerModel
@@ -126,7 +127,7 @@ def test_a_copys_parameters_are_not_trained_by_the_originals_rule():
     net, rule = model(), KingmaAdamLearningRule()
     rule.initialise(net.params)
     with pytest.raises(ValueError, match=r"call initialise\(model\.params\)"):
-        train_step(net.astype(np.float32), SumOfSquaredDiffsError(), rule, X, np.ones((5, 2)))
+        train_step(Engine(net.astype(np.float32), SumOfSquaredDiffsError()), rule, X, np.ones((5, 2)))
 
 
 def test_a_parameter_that_is_not_named_is_missed_aloud():

@@ -1,0 +1,104 @@
+"""Which layers a plan knows, which step runs them, and what shape comes out."""
+
+from typing import Any
+
+import numpy as np
+
+from mlp.engine.builder import Step
+from mlp.engine.steps.convolution import ConvolutionStep
+from mlp.engine.steps.elementwise import ReluStep
+from mlp.engine.steps.normalisation import BatchNormStep
+from mlp.engine.steps.pooling import AveragePoolingStep, GlobalAverageStep
+from mlp.engine.steps.rows import AffineStep, LayerStep
+from mlp.kernels import Sizes
+from mlp.layers import (
+    AffineLayer,
+    AveragePooling2DLayer,
+    BatchNormalizationLayer,
+    ChainLayer,
+    Convolution2DLayer,
+    ConvolutionalLayer,
+    GlobalAveragePooling2DLayer,
+    Layer,
+    LeakyReluLayer,
+    ReluLayer,
+    ResidualLayer,
+)
+
+
+def output_shape(layer: Layer, shape: Sizes, batch: int) -> Sizes | None:
+    """Return the shape of one example of a layer's outputs, or None where a plan cannot run the layer on `shape`.
+
+    Only the very classes of this library are known: a subclass may do something else, and runs as it is.
+    """
+    if type(layer) in (ChainLayer, ResidualLayer):
+        inside: Sizes | None = shape
+        for child in layer.children():
+            inside = None if inside is None else output_shape(child, inside, batch)
+        return inside if type(layer) is ChainLayer or inside == shape else None
+    kind = _step_type(layer, shape, batch)
+    if kind in (ReluStep, BatchNormStep):
+        return shape
+    if kind is ConvolutionStep:
+        return (layer.num_output_channels, *layer.output_size(shape[1:]))  # type: ignore[attr-defined]
+    if kind is AffineStep:
+        return (layer.output_dim,)  # type: ignore[attr-defined]
+    if kind is AveragePoolingStep:
+        return (shape[0], *(length // size for length, size in zip(shape[1:], layer.size, strict=True)))  # type: ignore[attr-defined]
+    return shape[:1] if kind is GlobalAverageStep else _shape_of_one(layer, shape) if kind is LayerStep else None
+
+
+def step_for(layer: Layer, shape: Sizes, batch: int, label: str) -> Step:
+    """Return a new step for a layer that `output_shape` accepts."""
+    kind = _step_type(layer, shape, batch)
+    assert kind is not None
+    return kind(layer, label)
+
+
+def _step_type(layer: Layer, shape: Sizes, batch: int) -> type[Step] | None:
+    is_map = len(shape) == 3
+    match layer:
+        case _ if type(layer) in (Convolution2DLayer, ConvolutionalLayer):
+            return ConvolutionStep if _convolution_fits(layer, shape) else None
+        case BatchNormalizationLayer() if type(layer) is BatchNormalizationLayer:
+            fits = len(shape) in (1, 3) and shape[0] == layer.input_dim and batch * int(np.prod(shape[1:])) > 1
+            return BatchNormStep if fits else None
+        case AffineLayer() if type(layer) is AffineLayer:
+            return AffineStep if shape == (layer.input_dim,) else None
+        case AveragePooling2DLayer() if type(layer) is AveragePooling2DLayer and is_map and _tiles(layer, shape):
+            return AveragePoolingStep
+        case GlobalAveragePooling2DLayer() if type(layer) is GlobalAveragePooling2DLayer and is_map:
+            return GlobalAverageStep
+        case ReluLayer() if type(layer) is ReluLayer:
+            return ReluStep
+        case LeakyReluLayer() if type(layer) is LeakyReluLayer and 0.0 <= layer.alpha <= 1.0:
+            return ReluStep
+    return LayerStep if _runs_in_shards(type(layer)) else None
+
+
+def _convolution_fits(layer: Any, shape: Sizes) -> bool:
+    if len(shape) != 3 or shape[0] != layer.num_input_channels or layer.geometry.groups > 1:
+        return False
+    expected = layer.inputs_shape[1:] if isinstance(layer, ConvolutionalLayer) else shape
+    return shape == tuple(expected) and min(layer.output_size(shape[1:])) > 0
+
+
+def _tiles(layer: AveragePooling2DLayer, shape: Sizes) -> bool:
+    """Return whether the windows neither overlap nor leave a pixel out."""
+    geometry = layer.geometry
+    whole = all(length % size == 0 and length for length, size in zip(shape[1:], layer.size, strict=True))
+    plain = layer.stride == layer.size and not any(map(any, geometry.padding)) and set(geometry.dilation) == {1}
+    return whole and plain
+
+
+def _runs_in_shards(kind: type[Layer]) -> bool:
+    """Return whether a class says so itself: what a subclass elsewhere inherits may not be true of it."""
+    return kind.runs_in_shards and (kind.__module__.startswith("mlp.layers.") or "runs_in_shards" in vars(kind))
+
+
+def _shape_of_one(layer: Layer, shape: Sizes) -> Sizes | None:
+    try:
+        with np.errstate(all="ignore"):
+            return tuple(layer.fprop(np.ones((1, *shape))).shape[1:])
+    except (ValueError, TypeError):  # the layer itself will say it to the user
+        return None

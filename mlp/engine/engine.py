@@ -1,0 +1,176 @@
+"""Runs a model for a training loop: by plans where they know the layers, and by the layers' own passes elsewhere."""
+
+import operator
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp.backend import Array, is_gpu_array
+from mlp.checks import check_choice
+from mlp.engine.catalogue import output_shape
+from mlp.engine.plan import Plan, Purpose
+from mlp.layers import Layer
+from mlp.layers.base import forward
+from mlp.layers.chain import chain_backprop, chain_params
+from mlp.models import Model
+
+ENGINES = ("plan", "layers")
+_PLANS_BYTES = 256_000_000
+"""Plans are kept while they take no more than this together; the one in use always is."""
+
+
+class Step(NamedTuple):
+    """What one pass forward and backward computed."""
+
+    loss: float
+    outputs: Array
+    grads: list[Array]
+
+
+class Engine:
+    """A model and the way to run it: ``"plan"``, or ``"layers"`` for `Model.fprop` and the layers' own passes.
+
+    Both compute the same numbers, up to rounding. A plan is made when a batch of a new shape comes, and kept; it holds
+    memory for that shape. Layers that plans do not know (a user's own, those that remember something, other devices
+    and dtypes) run by their own passes between the plans of the others. When the model has changed - layers added or
+    replaced, an attribute of a layer set to another object - all plans are made anew.
+    """
+
+    def __init__(self, model: Model, error: Any = None, kind: str = "plan") -> None:
+        self.model, self.error = model, error
+        self.kind = check_choice("Engine: kind", kind, ENGINES)
+        self._plans: dict[Any, tuple[int, Plan | None]] = {}
+        self._known: list[Any] = []
+        self._lock = Lock()
+
+    def predict(self, inputs: Array, stochastic: bool = False) -> Array:
+        """Return the model's outputs, in evaluation mode or (`stochastic`) in training mode."""
+        if not self._plans_for(inputs):
+            return self.model.fprop(inputs, evaluation=not stochastic)[-1]
+        with self._lock:
+            self._check(inputs)
+            return self._forward(inputs, Purpose(stochastic, backward=False))[-1].outputs
+
+    def forward_backward(self, inputs: Array, targets: Array) -> Step:
+        """Return the error, the outputs and the gradients of all parameters, of a batch in training mode."""
+        if not self._plans_for(inputs):
+            return self._by_layers(inputs, targets)
+        with self._lock:
+            self._check(inputs)
+            return self._by_plans(inputs, targets)
+
+    def _plans_for(self, inputs: Array) -> bool:
+        """Return whether plans run this: not on a GPU, and not a model with passes of its own."""
+        model = type(self.model)
+        own = model.fprop is not Model.fprop or model.grads_wrt_params is not Model.grads_wrt_params
+        return self.kind == "plan" and not own and not is_gpu_array(inputs)
+
+    def _by_layers(self, inputs: Array, targets: Array) -> Step:
+        activations = self.model.fprop(inputs)
+        outputs = activations[-1]
+        grads = self.model.grads_wrt_params(activations, self.error.grad(outputs, targets))
+        return Step(float(self.error(outputs, targets)), outputs, grads)
+
+    def _by_plans(self, inputs: Array, targets: Array) -> Step:
+        trail = self._forward(inputs, Purpose(stochastic=True, backward=True), targets)
+        last = trail[-1]
+        if last.found is not None:
+            loss, through, grads = last.found
+            trail.pop()
+        else:
+            loss, grads = float(self.error(last.outputs, targets)), []
+            through = self.error.grad(last.outputs, targets)
+        for piece in reversed(trail):
+            through, of_piece = piece.backward(through)
+            grads = of_piece + grads
+        return Step(loss, last.outputs, grads)
+
+    def _forward(self, inputs: Array, purpose: Purpose, targets: Array | None = None) -> list["_Piece"]:
+        """Run forward, piece by piece; with targets, the last piece goes on to the gradients where it can."""
+        layers, trail, start = self.model.layers, [], 0
+        while start < len(layers):
+            stop, plan = self._planned(start, inputs, purpose)
+            piece = _Piece(layers[start:stop], plan, inputs, need_inputs=start > 0)
+            if plan is not None and plan.error is not None and targets is not None:
+                piece.train(targets)
+            else:
+                piece.forward(purpose.stochastic)
+            trail.append(piece)
+            inputs, start = piece.outputs, stop
+        return trail
+
+    def _planned(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, Plan | None]:
+        """Return how far a plan can go from layer `start`, and the plan; where it cannot, the next layer and None."""
+        key = (start, inputs.shape, inputs.dtype, purpose)
+        if key not in self._plans:
+            self._plans[key] = self._new_plan(start, inputs, purpose)
+            self._make_room(key)
+        stop, plan = self._plans[key] = self._plans.pop(key)  # the plan in use last stands last
+        return stop, plan
+
+    def _new_plan(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, Plan | None]:
+        layers, stop, shape = self.model.layers, start, inputs.shape[1:]
+        while stop < len(layers) and len(inputs) and inputs.ndim > 1:
+            after = output_shape(layers[stop], shape, len(inputs))
+            if after is None:
+                break
+            stop, shape = stop + 1, after
+        dtype = np.result_type(inputs, *chain_params(layers[start:stop]))
+        if stop == start or inputs.dtype.kind != "f" or dtype not in (np.float32, np.float64):
+            return start + 1, None
+        goes_on = purpose.backward and stop == len(layers) and getattr(self.error, "is_mean_over_examples", False)
+        need_inputs = purpose.backward and bool(chain_params(layers[:start]))
+        purpose = purpose._replace(need_inputs=need_inputs)
+        return stop, Plan(layers[start:stop], inputs.shape, dtype, purpose, self.error if goes_on else None)
+
+    def _make_room(self, newest: Any) -> None:
+        """Forget the plans that were not in use for longest, while all of them together take too much memory."""
+        sizes = {key: plan.executor.batch_memory() if plan else 0 for key, (_, plan) in self._plans.items()}
+        for key in list(self._plans):
+            if key != newest and sum(sizes.values()) > _PLANS_BYTES:
+                del self._plans[key], sizes[key]
+
+    def _check(self, inputs: Array) -> None:
+        """Raise what `Model.fprop` would for these inputs; forget all plans where the model has changed."""
+        self.model.check_inputs(inputs)
+        present = list(_fingerprint(self.model.layers))
+        same = len(present) == len(self._known) and all(map(operator.is_, present, self._known))
+        if not same:
+            self._plans.clear()
+            self._known = present
+
+
+class _Piece:
+    """Layers that run by one plan, or one layer that runs by itself, with what they took and gave."""
+
+    def __init__(self, layers: Sequence[Layer], plan: Plan | None, inputs: Array, need_inputs: bool) -> None:
+        self.layers, self.plan, self.inputs, self.need_inputs = layers, plan, inputs, need_inputs
+        self.found: tuple[float, Array | None, list[Array]] | None = None
+
+    def forward(self, stochastic: bool) -> None:
+        if self.plan is not None:
+            self.outputs = self.plan.outputs(self.inputs)
+        else:
+            self.outputs = forward(self.layers[0], self.inputs, stochastic)
+
+    def train(self, targets: Array) -> None:
+        assert self.plan is not None
+        loss, self.outputs, through, grads = self.plan.train(self.inputs, targets)
+        self.found = loss, through, grads
+
+    def backward(self, grads_wrt_outputs: Array) -> tuple[Array | None, list[Array]]:
+        if self.plan is not None:
+            return self.plan.gradients(grads_wrt_outputs)
+        return chain_backprop(self.layers, [self.inputs, self.outputs], grads_wrt_outputs, self.need_inputs)
+
+
+def _fingerprint(layers: Sequence[Layer]) -> Iterator[Any]:
+    """Yield all that plans were made from: every layer and every object that an attribute of it names."""
+    for layer in layers:
+        yield layer
+        for name, value in vars(layer).items():
+            if name != "_memory":
+                yield value
+        yield from _fingerprint(layer.children())

@@ -1,0 +1,186 @@
+"""Runs a program on the CPU: parts of the batch on threads, each above a single-threaded BLAS."""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp.backend import Array
+from mlp.engine.program import MAP, SUMS, Action, Phase, Program, Value, numbers_of, view
+from mlp.kernels.parallel import run_on_threads, single_threaded_blas
+from mlp.kernels.scratch import Scratch
+
+MAX_PARTS = 12
+"""A batch is cut into at most this many parts: more threads than that have nothing to do."""
+
+
+class Cut(NamedTuple):
+    """How a batch is cut: the sizes of its shards, and how many shards make a part. It depends on sizes alone."""
+
+    sizes: tuple[int, ...]
+    shards_per_part: int
+
+    @property
+    def num_parts(self) -> int:
+        """The number of parts."""
+        return ceil(len(self.sizes) / self.shards_per_part)
+
+
+def cut(batch: int, ideal: int) -> Cut:
+    """Return how to cut a batch into shards of at most `ideal` examples, as equal as can be."""
+    number = ceil(batch / max(ideal, 1))
+    small, larger = divmod(batch, number)
+    sizes = (small + 1,) * larger + (small,) * (number - larger)
+    return Cut(sizes, ceil(number / MAX_PARTS))
+
+
+class Shard:
+    """A shard in the hands of a thread: the arrays of the program's values, and the thread's scratch."""
+
+    def __init__(self, index: int, rows: slice, part: int, first_of_part: bool, dtype: Any, scratch: Scratch) -> None:
+        self.index, self.rows, self.part, self.first_of_part = index, rows, part, first_of_part
+        self.n, self.dtype, self.scratch = rows.stop - rows.start, dtype, scratch
+        self.framed: dict[Value, Array] = {}
+        self.arrays: dict[Value, Array] = {}
+        self.flat: dict[Value, Array] = {}
+        self._frames: list[Array] = []
+
+    def clear_frames(self) -> None:
+        """Write the rows of zeros of maps in the thread's memory, where shards of another size have been."""
+        for memory in self._frames:
+            memory[0] = memory[-1] = 0
+
+    def put(self, value: Value, memory: Array, in_thread: bool) -> None:
+        """Say where a value lies: `framed` with its rows of zeros, `arrays` without, `flat` as (H, W n C) or (n, D)."""
+        if in_thread and value.kind == MAP:
+            self._frames.append(memory)
+        self.framed[value] = memory
+        self.arrays[value] = inside = view(memory, value)
+        self.flat[value] = inside.reshape(len(inside), -1) if inside.ndim > 1 else inside
+
+    def add_to(self, sums: Value, array: Array) -> None:
+        """Add an array to the sums of the shard's part."""
+        if self.first_of_part:
+            self.arrays[sums][...] = array
+        else:
+            self.arrays[sums] += array
+
+    def add_product(self, sums: Value, left: Array, right: Array) -> None:
+        """Add a matrix product to the sums of the shard's part."""
+        if self.first_of_part:
+            np.matmul(left, right, out=self.arrays[sums])
+        else:
+            self.arrays[sums] += left @ right
+
+    def like(self, value: Value) -> Array:
+        """Return scratch in the shape of a value's `flat`."""
+        return self.scratch.empty("like", self.flat[value].shape, self.dtype)
+
+    def row(self, name: str, value: Value, vector: Array) -> Array:
+        """Return a vector (C,) repeated along a row of a value's `flat`."""
+        row = self.scratch.empty(name, (self.flat[value].shape[1],), self.dtype)
+        row.reshape(-1, len(vector))[...] = vector
+        return row
+
+
+class Executor:
+    """The memory of a program and the way to run it.
+
+    Which thread runs which part is left to chance; what is computed is not: every part's sums are made in the order of
+    its shards, and the parts' sums are added in the order of the parts. So the results are the same to the bit for any
+    number of threads.
+    """
+
+    def __init__(self, program: Program, cut: Cut, dtype: Any) -> None:
+        self.program, self.cut, self.dtype = program, cut, np.dtype(dtype)
+        ends = np.cumsum(cut.sizes).tolist()
+        self.rows = [slice(end - size, end) for end, size in zip(ends, cut.sizes, strict=True)]
+        self._memory = [None if in_thread else self._batch_memory(value) for value, in_thread in program.pieces]
+        self._shards: list[dict[int, Shard]] = []
+        self._scratch: list[Scratch] = []
+        self._size_before: list[int] = []
+
+    def run(self, phases: Sequence[Phase]) -> None:
+        """Run phases in order. An action's error is raised with a note that says whose it is."""
+        with single_threaded_blas():
+            for i, phase in enumerate(phases):
+                if phase.whole:
+                    for action in phase.actions:
+                        _run(action, self)
+                else:
+                    run_on_threads(self._work(phase.actions, backwards=i % 2 > 0), self.cut.num_parts)
+
+    def total(self, sums: Value) -> Array:
+        """Return the sum over all parts, added in order."""
+        return sum(self._arrays(sums)[1:], start=self._arrays(sums)[0])
+
+    def flat(self, value: Value) -> list[Array]:
+        """Return every shard's array of a value as (H, W n C) or (n, D)."""
+        return [(array := view(memory, value)).reshape(len(array), -1) for memory in self._arrays(value)]
+
+    def _arrays(self, value: Value) -> list[Array]:
+        memory = self._memory[self.program.places[value].piece]
+        assert memory is not None
+        return memory
+
+    def batch_memory(self) -> int:
+        """Return the bytes that the batch's values take."""
+        return sum(array.nbytes for arrays in self._memory if arrays is not None for array in arrays)
+
+    def _work(self, actions: Sequence[Action], backwards: bool) -> Callable[[int, int], None]:
+        """Return what a thread does with a part.
+
+        Every other phase takes the parts `backwards`: those that the last phase wrote last are still in the cache.
+        """
+        size, shards, last = self.cut.shards_per_part, len(self.rows), self.cut.num_parts - 1
+
+        def work(thread: int, number: int) -> None:
+            part = last - number if backwards else number
+            for index in range(part * size, min((part + 1) * size, shards)):
+                shard = self._shard(thread, index)
+                if self._size_before[thread] != shard.n:
+                    self._size_before[thread] = shard.n
+                    shard.clear_frames()
+                for action in actions:
+                    _run(action, shard)
+
+        return work
+
+    def _batch_memory(self, value: Value) -> list[Array]:
+        if value.kind == SUMS:
+            return [np.zeros(value.shape, self.dtype) for _ in range(self.cut.num_parts)]
+        counts = [numbers_of(value, n) for n in self.cut.sizes]
+        block = np.zeros(sum(counts), self.dtype)  # one block: large enough for the system's large pages
+        pieces = np.split(block, np.cumsum(counts[:-1]))
+        return [piece.reshape(value.memory_shape(n)) for piece, n in zip(pieces, self.cut.sizes, strict=True)]
+
+    def _shard(self, thread: int, index: int) -> Shard:
+        while len(self._shards) <= thread:
+            self._shards.append({})
+            self._scratch.append(Scratch())
+            self._size_before.append(0)
+        shard = self._shards[thread].get(index)
+        if shard is None:
+            shard = self._shards[thread][index] = self._new_shard(index, self._scratch[thread])
+        return shard
+
+    def _new_shard(self, index: int, scratch: Scratch) -> Shard:
+        part, within = divmod(index, self.cut.shards_per_part)
+        shard = Shard(index, self.rows[index], part, within == 0, self.dtype, scratch)
+        for value, place in self.program.places.items():
+            memory = self._memory[place.piece]
+            if memory is None:
+                array = scratch.empty(("value", place.piece), value.memory_shape(shard.n), self.dtype)
+            else:
+                array = memory[part if value.kind == SUMS else index]
+            shard.put(value, array, memory is None)
+        return shard
+
+
+def _run(action: Action, subject: Any) -> None:
+    try:
+        action.run(subject)
+    except Exception as error:
+        error.add_note(f"(in {action.label})")
+        raise

@@ -1,0 +1,59 @@
+"""Activations and sums, elementwise on a shard, in place where nobody reads the inputs again."""
+
+import numpy as np
+
+from mlp.engine.builder import Builder, Step
+from mlp.engine.executor import Shard
+from mlp.engine.program import Value
+from mlp.layers import LeakyReluLayer
+
+
+class ReluStep(Step):
+    """y = max(x, alpha x) with 0 <= alpha <= 1: rectified linear for alpha = 0, leaky for others.
+
+    The slope is read off y, whose sign is that of x.
+    """
+
+    def forward(self, builder: Builder, inputs: Value) -> Value:
+        """Add the forward pass."""
+        self.inputs, self.outputs = inputs, Value(inputs.kind, inputs.shape)
+        builder.shard(self._forward, (inputs,), (self.outputs,), self.label, in_place=True)
+        return self.outputs
+
+    def backward(self, builder: Builder, grads: Value, need_inputs: bool) -> Value | None:
+        """Add the backward pass."""
+        self.grads_value, self.grads_wrt_inputs = grads, Value(grads.kind, grads.shape)
+        builder.shard(self._backward, (grads, self.outputs), (self.grads_wrt_inputs,), self.label, in_place=True)
+        return self.grads_wrt_inputs
+
+    @property
+    def alpha(self) -> float:
+        """The slope for x <= 0."""
+        return self.layer.alpha if isinstance(self.layer, LeakyReluLayer) else 0.0
+
+    def _forward(self, shard: Shard) -> None:
+        source, target = shard.flat[self.inputs], shard.flat[self.outputs]
+        bent = shard.like(self.inputs)
+        np.multiply(source, self.alpha, out=bent)
+        np.maximum(source, bent, out=target)
+
+    def _backward(self, shard: Shard) -> None:
+        outputs, alpha = shard.flat[self.outputs], self.alpha
+        slopes = shard.like(self.outputs)
+        positive = shard.scratch.empty("positive", outputs.shape, bool)
+        np.greater(outputs, 0, out=positive)
+        np.copyto(slopes, positive)
+        if alpha:
+            np.maximum(slopes, shard.row("alpha", self.outputs, np.full(1, alpha, slopes.dtype)), out=slopes)
+        np.multiply(shard.flat[self.grads_value], slopes, out=shard.flat[self.grads_wrt_inputs])
+
+
+def add(builder: Builder, first: Value, second: Value, label: str) -> Value:
+    """Add the sum of two values to a program, in place of the first where nobody reads it again."""
+    total = Value(first.kind, first.shape)
+
+    def run(shard: Shard) -> None:
+        np.add(shard.flat[first], shard.flat[second], out=shard.flat[total])
+
+    builder.shard(run, (first, second), (total,), label, in_place=True)
+    return total
