@@ -184,12 +184,10 @@ class Plan:
 
     def _ideal_shard(self, shape: tuple[int, ...]) -> int:
         """Return how many examples a shard should hold."""
-        if len(shape) != 4:
-            return max(_MIN_SHARD, _SHARD_BYTES // (prod(shape[1:]) * self.dtype.itemsize))
-        leaves = [leaf for layer in self.layers for leaf in walk(layer)]
+        leaves = [leaf for layer in self.layers for leaf in walk(layer)] if len(shape) == 4 else []
         width = max([shape[1], *(getattr(leaf, "num_output_channels", 1) for leaf in leaves)])
-        pixels = prod(shape[2:])
-        return max(_MIN_SHARD, _SHARD_BYTES // (pixels * width * self.dtype.itemsize))
+        numbers: int = width * prod(shape[2:])
+        return max(_MIN_SHARD, _SHARD_BYTES // (numbers * self.dtype.itemsize))
 
     def _load(self, shard: Shard) -> None:
         examples(shard, self.first)[...] = self._inputs[shard.rows]

@@ -83,12 +83,14 @@ def test_the_records_are_those_of_a_plain_loop(uninterrupted):
         assert row.learning_rate == pytest.approx(rule.learning_rate, rel=1e-15)
         assert row.train_loss == pytest.approx(math.fsum(losses) / 28, rel=1e-12)
         assert row.train_acc == pytest.approx(100.0 * hits / 28, rel=1e-14)
-        assert (row.val_loss, row.val_acc) == (valid.loss, valid.accuracy)
+        assert row.val_loss == pytest.approx(valid.loss, rel=1e-6)
+        assert row.val_acc == valid.accuracy
         assert row.seconds > 0
         flow = [entry for entry in folder.gradient_flow() if entry.epoch == row.epoch]
         weights = [entry.mean_abs_gradient for entry in flow if entry.layer != "input_conv_bn_0"]
-        assert weights == [np.abs(grad.astype(np.float64)).mean() for grad in grads if grad.ndim > 1]
-        assert flow[1].mean_abs_gradient == np.abs(grads[1].astype(np.float64)).mean()
+        means = [np.abs(grad.astype(np.float64)).mean() for grad in grads]
+        assert weights == pytest.approx([m for m, grad in zip(means, grads, strict=True) if grad.ndim > 1], rel=2e-5)
+        assert flow[1].mean_abs_gradient == pytest.approx(means[1], rel=2e-5)
 
 
 def test_every_epoch_is_recorded_once(uninterrupted):

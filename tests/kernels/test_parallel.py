@@ -63,6 +63,7 @@ def test_a_wrong_number_of_threads_is_refused(threads):
 
 _STEP = """
 import numpy as np
+from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.models import vgg
