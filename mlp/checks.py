@@ -67,6 +67,8 @@ def check_shape(what: str, x: object, expected: Expected, like: object = None, i
     check_array(what, x, like, integers)
     shape: tuple[int, ...] = x.shape  # type: ignore[attr-defined]
     fixed = tuple(e for e in expected if e != "...")
+    if shape == expected and 0 not in shape:
+        return
     text = f"{what} has shape {_text(shape)}, expected {_text(expected)}"
     if len(shape) < len(fixed) or (len(shape) > len(fixed) and "..." not in expected):
         raise ShapeError(f"{text}: it has {len(shape)} axes, not {len(fixed)}")

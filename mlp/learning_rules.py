@@ -11,8 +11,12 @@ from collections.abc import Iterable, Sequence
 from math import expm1, log
 from typing import Any, ClassVar
 
-from mlp.backend import Array, array_module
+from mlp.backend import Array, array_module, is_gpu_array
 from mlp.checks import DTypeError, ShapeError, check_array, check_flag, check_number, check_same_shape
+from mlp.kernels import Pieces
+
+_CHUNK_LENGTH = 24_576
+"""Numbers of each of a rule's arrays that are worked on at once, in a core's cache."""
 
 
 class GradientDescentLearningRule:
@@ -34,7 +38,7 @@ class GradientDescentLearningRule:
             if param.dtype.kind not in "fc":
                 raise DTypeError(f"{type(self).__name__}.initialise: parameter {i} has dtype {param.dtype}, not float")
         for name in self.state_names:
-            setattr(self, name, [array_module(param).zeros_like(param) for param in self.params])
+            setattr(self, name, _zeros_like(self.params))
         self.step_count = 0
 
     def reset(self) -> None:
@@ -64,12 +68,31 @@ class GradientDescentLearningRule:
         for i, (param, grad) in enumerate(zip(self.params, grads_wrt_params, strict=True)):
             check_same_shape(f"{type(self).__name__}.update_params: gradient {i}", grad, param)
         self.step_count += 1
-        states = (getattr(self, name) for name in self.state_names)
+        states = [getattr(self, name) for name in self.state_names]
+        flat = [arrays.flat if isinstance(arrays, Pieces) else None for arrays in (grads_wrt_params, *states)]
+        if type(self)._update is GradientDescentLearningRule._update and all(array is not None for array in flat):
+            self._update_all(*flat)
+            return
         for param, grad, *state in zip(self.params, grads_wrt_params, *states, strict=True):
             self._update(param, grad, *state)
 
     def _update(self, param: Array, grad: Array, *state: Array) -> None:
-        param -= self.learning_rate * grad
+        """Change one parameter, and its state."""
+        param -= self._descent(grad, *state)
+
+    def _descent(self, grad: Array, *state: Array) -> Array:
+        """Return what is taken off a parameter, whatever that is, and change its state: all elementwise."""
+        return self.learning_rate * grad
+
+    def _update_all(self, *flat: Any) -> None:
+        """Change all parameters, whose gradients and states lie in flat arrays, in one pass through the cache."""
+        steps = array_module(flat[0]).empty_like(flat[0])
+        length = len(steps) if is_gpu_array(steps) else _CHUNK_LENGTH
+        for start in range(0, len(steps), length):
+            chunk = slice(start, start + length)
+            steps[chunk] = self._descent(*(array[chunk] for array in flat))
+        for param, step in zip(self.params, Pieces(steps, [param.shape for param in self.params]), strict=True):
+            param -= step
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(learning_rate={self.learning_rate})"
@@ -87,11 +110,11 @@ class MomentumLearningRule(GradientDescentLearningRule):
         super().__init__(learning_rate)
         self.mom_coeff = check_number(f"{type(self).__name__}: mom_coeff", mom_coeff, 0.0, 1.0)
 
-    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+    def _descent(self, grad: Array, *state: Array) -> Array:
         (mom,) = state
         mom *= self.mom_coeff
         mom -= self.learning_rate * grad
-        param += mom
+        return -mom
 
 
 class NesterovMomentumLearningRule(MomentumLearningRule):
@@ -139,7 +162,7 @@ class AdamLearningRule(GradientDescentLearningRule):
         )
         self.epsilon = check_number(f"{type(self).__name__}: epsilon", epsilon, 0.0, low_open=True)
 
-    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+    def _descent(self, grad: Array, *state: Array) -> Array:
         mom_1, mom_2 = state
         mom_1 *= self.beta_1
         mom_1 += (1.0 - self.beta_1) * grad
@@ -149,11 +172,14 @@ class AdamLearningRule(GradientDescentLearningRule):
         if self.bias_correction:
             correction_1 = _one_minus_power(self.beta_1, self.step_count)
             correction_2 = _one_minus_power(self.beta_2, self.step_count) ** 0.5
-        self._descend(param, mom_1, mom_2, correction_1, correction_2)
+        return self._step(mom_1, mom_2, correction_1, correction_2)
 
-    def _descend(self, param: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> None:
+    def _step(self, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> Array:
         root = array_module(mom_2).sqrt(mom_2)
-        param -= (self.learning_rate * correction_2 / correction_1) * (mom_1 / (root + self.epsilon))
+        root += self.epsilon
+        step = mom_1 / root
+        step *= self.learning_rate * correction_2 / correction_1
+        return step
 
 
 class KingmaAdamLearningRule(AdamLearningRule):
@@ -164,9 +190,13 @@ class KingmaAdamLearningRule(AdamLearningRule):
     with m1, m2 and t as in `AdamLearningRule`. Kingma and Ba, ICLR 2015, algorithm 1.
     """
 
-    def _descend(self, param: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> None:
-        root = array_module(mom_2).sqrt(mom_2) / correction_2
-        param -= (self.learning_rate / correction_1) * (mom_1 / (root + self.epsilon))
+    def _step(self, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> Array:
+        root = array_module(mom_2).sqrt(mom_2)
+        root /= correction_2
+        root += self.epsilon
+        step = mom_1 / root
+        step *= self.learning_rate / correction_1
+        return step
 
 
 class AdamLearningRuleWithWeightDecay(AdamLearningRule):
@@ -213,10 +243,10 @@ class AdaGradLearningRule(GradientDescentLearningRule):
         self.epsilon_inside_root = check_flag(f"{type(self).__name__}: epsilon_inside_root", epsilon_inside_root)
         self.epsilon = check_number("AdaGradLearningRule: epsilon", epsilon, 0.0, low_open=True)
 
-    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+    def _descent(self, grad: Array, *state: Array) -> Array:
         (sum_sq,) = state
         sum_sq += grad * grad
-        param -= self.learning_rate * (grad / _root(sum_sq, self.epsilon, self.epsilon_inside_root))
+        return self.learning_rate * (grad / _root(sum_sq, self.epsilon, self.epsilon_inside_root))
 
 
 class RMSPropLearningRule(GradientDescentLearningRule):
@@ -241,11 +271,11 @@ class RMSPropLearningRule(GradientDescentLearningRule):
         self.beta = check_number("RMSPropLearningRule: beta", beta, 0.0, 1.0, high_open=True)
         self.epsilon = check_number("RMSPropLearningRule: epsilon", epsilon, 0.0, low_open=True)
 
-    def _update(self, param: Array, grad: Array, *state: Array) -> None:
+    def _descent(self, grad: Array, *state: Array) -> Array:
         (mom_2,) = state
         mom_2 *= self.beta
         mom_2 += (1.0 - self.beta) * (grad * grad)
-        param -= self.learning_rate * (grad / _root(mom_2, self.epsilon, self.epsilon_inside_root))
+        return self.learning_rate * (grad / _root(mom_2, self.epsilon, self.epsilon_inside_root))
 
 
 def _root(x: Array, epsilon: float, inside: bool) -> Array:
@@ -254,8 +284,18 @@ def _root(x: Array, epsilon: float, inside: bool) -> Array:
     return sqrt(x + epsilon) if inside else sqrt(x) + epsilon
 
 
+def _zeros_like(params: Sequence[Array]) -> list[Array]:
+    """Return zeros in the shapes of arrays: pieces of one array where all are of one kind."""
+    if len({(array_module(param), param.dtype) for param in params}) != 1:
+        return [array_module(param).zeros_like(param) for param in params]
+    flat = array_module(params[0]).zeros(sum(int(param.size) for param in params), params[0].dtype)
+    return Pieces(flat, [param.shape for param in params])
+
+
 def _listed(arrays: Any) -> list[Array]:
     """Return a list of arrays, for one array the list of its parts along the first axis (views, numbers too)."""
+    if isinstance(arrays, Pieces):
+        return arrays
     return [arrays[i, ...] for i in range(len(arrays))] if hasattr(arrays, "ndim") else list(arrays)
 
 

@@ -11,6 +11,7 @@ from mlp.backend import Array, is_gpu_array
 from mlp.checks import check_choice
 from mlp.engine.catalogue import output_shape
 from mlp.engine.plan import Plan, Purpose
+from mlp.errors import value_and_grad
 from mlp.layers import Layer
 from mlp.layers.base import forward
 from mlp.layers.chain import chain_backprop, chain_params
@@ -80,11 +81,11 @@ class Engine:
             loss, through, grads = last.found
             trail.pop()
         else:
-            loss, grads = float(self.error(last.outputs, targets)), []
-            through = self.error.grad(last.outputs, targets)
+            value, through = value_and_grad(self.error, last.outputs, targets)
+            loss, grads = float(value), []
         for piece in reversed(trail):
             through, of_piece = piece.backward(through)
-            grads = of_piece + grads
+            grads = of_piece + grads if grads else of_piece
         return Step(loss, last.outputs, grads)
 
     def _forward(self, inputs: Array, purpose: Purpose, targets: Array | None = None) -> list["_Piece"]:

@@ -13,6 +13,8 @@ from mlp.engine.executor import Executor, Shard, cut
 from mlp.engine.program import MAP, ROWS, Phase, Program, Value
 from mlp.engine.steps.elementwise import add
 from mlp.engine.steps.rows import examples
+from mlp.errors import value_and_grad
+from mlp.kernels import Pieces
 from mlp.layers import ChainLayer, Layer, LayerWithParameters, ResidualLayer
 from mlp.layers.base import walk
 
@@ -76,6 +78,7 @@ class Plan:
         program = Program(builder.actions, breaks=breaks)
         self.executor = Executor(program, shards, self.dtype)
         self.steps = [node.step for node in self._nodes if isinstance(node, _Node)]
+        self._param_shapes = [_param_shapes(step.layer) for step in self.steps]
         self._all: list[Phase] = program.phases()
         self._forward_phases, self._backward_phases = program.phases(0, self._half), program.phases(self._half)
 
@@ -109,15 +112,12 @@ class Plan:
 
     def _new_grads(self) -> list[Array]:
         """Return new arrays for the gradients, views of one, and hand them to the steps."""
-        params = [step.layer.params if isinstance(step.layer, LayerWithParameters) else [] for step in self.steps]
-        flat = np.empty(sum(param.size for of_step in params for param in of_step), self.dtype)
-        start, grads = 0, []
-        for step, of_step in zip(self.steps, params, strict=True):
-            step.grads = []
-            for param in of_step:
-                step.grads.append(flat[start : start + param.size].reshape(param.shape))
-                start += param.size
-            grads += step.grads
+        shapes = [shape for of_step in self._param_shapes for shape in of_step]
+        grads = Pieces(np.empty(sum(map(prod, shapes)), self.dtype), shapes)
+        start = 0
+        for step, of_step in zip(self.steps, self._param_shapes, strict=True):
+            step.grads = grads[start : start + len(of_step)]
+            start += len(of_step)
         return grads
 
     def _forward(self, builder: Builder, layers: Sequence[Layer], inputs: Value) -> Value:
@@ -186,8 +186,8 @@ class Plan:
         """Return how many examples a shard should hold."""
         leaves = [leaf for layer in self.layers for leaf in walk(layer)] if len(shape) == 4 else []
         width = max([shape[1], *(getattr(leaf, "num_output_channels", 1) for leaf in leaves)])
-        numbers: int = width * prod(shape[2:])
-        return max(_MIN_SHARD, _SHARD_BYTES // (numbers * self.dtype.itemsize))
+        ideal: int = _SHARD_BYTES // (width * prod(shape[2:]) * self.dtype.itemsize)
+        return max(_MIN_SHARD, ideal)
 
     def _load(self, shard: Shard) -> None:
         examples(shard, self.first)[...] = self._inputs[shard.rows]
@@ -205,8 +205,9 @@ class Plan:
     def _error(self, shard: Shard) -> None:
         outputs, targets = self._result[shard.rows], self._targets[shard.rows]
         weight = shard.n / self.shape[0]
-        self.losses[shard.index] = float(self.error(outputs, targets)) * weight
-        examples(shard, self._outputs_grad)[...] = self.error.grad(outputs, targets) * weight
+        value, grads = value_and_grad(self.error, outputs, targets)
+        self.losses[shard.index] = float(value) * weight
+        np.multiply(grads, weight, out=examples(shard, self._outputs_grad))
 
     def _like_examples(self, value: Value) -> Array:
         """Return a new array for all examples of a value, channels-last in memory."""
@@ -215,3 +216,7 @@ class Plan:
             return np.empty((n, *value.shape), self.dtype)
         channels, height, width = value.shape
         return np.empty((n, height, width, channels), self.dtype).transpose(0, 3, 1, 2)
+
+
+def _param_shapes(layer: Layer) -> list[tuple[int, ...]]:
+    return [param.shape for param in layer.params] if isinstance(layer, LayerWithParameters) else []

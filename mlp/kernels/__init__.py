@@ -12,9 +12,18 @@ from mlp.kernels.convolution import (
     conv_grad_kernels,
     conv_grads,
 )
-from mlp.kernels.functions import log_softmax, sigmoid, sigmoid_slope, softmax, softmax_minus, softplus
+from mlp.kernels.functions import (
+    log_softmax,
+    log_softmax_and_minus,
+    sigmoid,
+    sigmoid_slope,
+    softmax,
+    softmax_minus,
+    softplus,
+)
 from mlp.kernels.moments import Moments, moments
 from mlp.kernels.parallel import SettingError, num_threads, run_parts
+from mlp.kernels.pieces import Pieces
 from mlp.kernels.windows import Padding, PoolGeometry, Sizes
 from mlp.kernels.winograd import conv_method
 
@@ -22,6 +31,7 @@ __all__ = [
     "ConvGeometry",
     "Moments",
     "Padding",
+    "Pieces",
     "PoolGeometry",
     "SettingError",
     "Sizes",
@@ -33,6 +43,7 @@ __all__ = [
     "conv_grads",
     "conv_method",
     "log_softmax",
+    "log_softmax_and_minus",
     "moments",
     "num_threads",
     "run_parts",

@@ -39,16 +39,28 @@ def softmax_minus(x: Array, targets: Array, axis: int = -1) -> Array:
     As (exp(x_k) sum over j != k of t_j - t_k sum over j != k of exp(x_j)) / sum over j of exp(x_j), which keeps its
     digits where softmax(x) rounds to 1.
     """
-    exps, first = _exps(x, axis)
-    weighed = exps * _others(targets, first, axis) - targets * _others(exps, first, axis)
-    return weighed / exps.sum(axis=axis, keepdims=True)
+    return _minus(*_exps(x, axis), targets, axis)
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """Return ln softmax(x) = z - ln(1 + the sum along the axis of the exp(z) but the largest), with z = x - max x."""
+    return _log(x, *_exps(x, axis), axis)
+
+
+def log_softmax_and_minus(x: Array, targets: Array, axis: int = -1) -> tuple[Array, Array]:
+    """Return `log_softmax` and `softmax_minus` of the same x, for which exp is taken once."""
     exps, first = _exps(x, axis)
+    return _log(x, exps, first, axis), _minus(exps, first, targets, axis)
+
+
+def _log(x: Array, exps: Array, first: Array, axis: int) -> Array:
     others = (exps - first).sum(axis=axis, keepdims=True)
     return x - x.real.max(axis=axis, keepdims=True) - array_module(x).log1p(others)
+
+
+def _minus(exps: Array, first: Array, targets: Array, axis: int) -> Array:
+    weighed = exps * _others(targets, first, axis) - targets * _others(exps, first, axis)
+    return weighed / exps.sum(axis=axis, keepdims=True)
 
 
 def _exps(x: Array, axis: int) -> tuple[Array, Array]:

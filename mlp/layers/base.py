@@ -179,6 +179,10 @@ class LayerWithParameters(Layer):
             for grad, (parameter, penalty) in zip(grads, self._penalties(), strict=True)
         ]
 
+    def has_penalties(self) -> bool:
+        """Return whether any parameter has a penalty."""
+        return any(penalty is not None for _, penalty in self._penalties())
+
     def _penalties(self) -> list[tuple[Array, Penalty | None]]:
         names = self.own_param_names()
         return [(getattr(self, name), getattr(self, f"{name}_penalty", None)) for name in names]

@@ -9,7 +9,7 @@ from mlp.engine.program import MAP, ROWS, SUMS, Value
 
 
 class AffineStep(Step):
-    """y = x W' + b."""
+    """y = x W' + b. The gradients are summed over the shards; where there is one, they are written where they go."""
 
     def forward(self, builder: Builder, inputs: Value) -> Value:
         """Add the forward pass."""
@@ -22,7 +22,9 @@ class AffineStep(Step):
         self.grads_value, self.grads_wrt_inputs = grads, Value(ROWS, self.inputs.shape)
         self.sums = Value(SUMS, self.layer.weights.shape), Value(SUMS, self.layer.biases.shape)
         builder.shard(self._backward_params, (self.inputs, grads), self.sums, self.label)
-        builder.when_whole(self._finish, self.sums, self.label)
+        self.alone = builder.num_shards == 1
+        if not self.alone or self.layer.has_penalties():
+            builder.when_whole(self._finish, self.sums, self.label)
         if not need_inputs:
             return None
         builder.shard(self._backward_inputs, (grads,), (self.grads_wrt_inputs,), self.label)
@@ -34,15 +36,19 @@ class AffineStep(Step):
         outputs += self.layer.biases
 
     def _backward_params(self, shard: Shard) -> None:
-        grads = shard.arrays[self.grads_value]
-        shard.add_product(self.sums[0], grads.T, shard.arrays[self.inputs])
-        shard.add_to(self.sums[1], np.add.reduce(grads, axis=0))
+        grads, inputs = shard.arrays[self.grads_value], shard.arrays[self.inputs]
+        if self.alone:
+            np.matmul(grads.T, inputs, out=self.grads[0])
+            np.add.reduce(grads, axis=0, out=self.grads[1])
+        else:
+            shard.add_product(self.sums[0], grads.T, inputs)
+            shard.add_to(self.sums[1], np.add.reduce(grads, axis=0))
 
     def _backward_inputs(self, shard: Shard) -> None:
         np.matmul(shard.arrays[self.grads_value], self.layer.weights, out=shard.arrays[self.grads_wrt_inputs])
 
     def _finish(self, batch: Executor) -> None:
-        found = [batch.total(value) for value in self.sums]
+        found = self.grads if self.alone else [batch.total(value) for value in self.sums]
         for target, value in zip(self.grads, self.layer.with_penalties(found), strict=True):
             target[...] = value
 
