@@ -24,7 +24,8 @@ def crop_and_flip(pixels: Array, samples: Array, seed: int, epoch: int, padding:
     rows = tops[:, None] + xp.arange(height)
     across = xp.arange(width)
     cols = lefts[:, None] + xp.where(flips[:, None] == 1, width - 1 - across, across)
-    return padded[xp.arange(n)[:, None, None], rows[:, :, None], cols[:, None, :]]
+    lines = xp.arange(n)[:, None] * padded.shape[1] + rows
+    return xp.take(padded.reshape(-1, channels), lines[:, :, None] * padded.shape[2] + cols[:, None, :], axis=0)
 
 
 def _draw(samples: Array, seed: int, epoch: int, draw: int, high: int) -> Array:

@@ -110,8 +110,10 @@ class ImageDataProvider:
         pixels = self.images.pixels[chosen]
         if self.augment:
             pixels = crop_and_flip(pixels, chosen, self.seed, epoch)
-        inputs = pixels * self.scale
-        inputs -= self.shift
+        lines, columns = pixels.reshape(len(pixels) * pixels.shape[1], -1), pixels.shape[2]
+        inputs = lines * np.tile(self.scale, columns)  # whole lines: three numbers at a time would take longer
+        inputs -= np.tile(self.shift, columns)
+        inputs = inputs.reshape(pixels.shape)
         return inputs.transpose(0, 3, 1, 2), self.images.labels[chosen]
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
