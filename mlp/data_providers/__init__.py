@@ -13,6 +13,7 @@ from mlp.data_providers.digits import load_digits
 from mlp.data_providers.download import fetch, search_folders, user_cache
 from mlp.data_providers.images import ImageData, ImageDataProvider, ImageSet, split
 from mlp.data_providers.mnist import MNISTDataProvider, load_mnist
+from mlp.data_providers.prefetch import Prefetcher
 from mlp.data_providers.shapes import load_shapes
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ImageSet",
     "MNISTDataProvider",
     "OneOfKDataProvider",
+    "Prefetcher",
     "crop_and_flip",
     "fetch",
     "find_cifar",

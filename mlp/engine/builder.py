@@ -30,9 +30,10 @@ class Builder:
         writes: tuple[Value, ...],
         label: str,
         in_place: bool = False,
+        flops: int = 0,
     ) -> None:
         """Add an action on a shard."""
-        self.actions.append(Action(run, reads, writes, label, in_place=in_place))
+        self.actions.append(Action(run, reads, writes, label, in_place=in_place, flops=flops))
 
     def whole(self, run: Callable[[Any], None], reads: tuple[Value, ...], label: str) -> None:
         """Add an action on the whole batch, after those that wait for the next."""

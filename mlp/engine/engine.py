@@ -68,6 +68,10 @@ class Engine:
         own = model.fprop is not Model.fprop or model.grads_wrt_params is not Model.grads_wrt_params
         return self.kind == "plan" and not own and not is_gpu_array(inputs)
 
+    def plans(self) -> list[Plan]:
+        """Return the plans that are there, in use last the last."""
+        return [plan for _, plan in self._plans.values() if plan is not None]
+
     def _by_layers(self, inputs: Array, targets: Array) -> Step:
         activations = self.model.fprop(inputs)
         outputs = activations[-1]

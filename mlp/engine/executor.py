@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from math import ceil
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlp.backend import Array
 from mlp.engine.program import MAP, SUMS, Action, Phase, Program, Value, numbers_of, view
-from mlp.kernels.parallel import run_on_threads, single_threaded_blas
+from mlp.kernels.parallel import num_threads, run_on_threads, single_threaded_blas
 from mlp.kernels.scratch import Scratch
 
 MAX_PARTS = 12
@@ -98,6 +99,8 @@ class Executor:
         self.rows = [slice(end - size, end) for end, size in zip(ends, cut.sizes, strict=True)]
         self._memory = [None if in_thread else self._batch_memory(value) for value, in_thread in program.pieces]
         self._shards: list[dict[int, Shard]] = []
+        self._numbers = {action: i for i, action in enumerate(program.actions)}
+        self.times: dict[tuple[int, int], float] | None = None
         self._scratch: list[Scratch] = []
         self._size_before: list[int] = []
 
@@ -107,7 +110,7 @@ class Executor:
             for i, phase in enumerate(phases):
                 if phase.whole:
                     for action in phase.actions:
-                        _run(action, self)
+                        self._act(0, action, self)
                 else:
                     run_on_threads(self._work(phase.actions, backwards=i % 2 > 0), self.cut.num_parts)
 
@@ -128,6 +131,23 @@ class Executor:
         """Return the bytes that the batch's values take."""
         return sum(array.nbytes for arrays in self._memory if arrays is not None for array in arrays)
 
+    @property
+    def num_threads(self) -> int:
+        """The number of threads that shards run on."""
+        return min(num_threads(), self.cut.num_parts)
+
+    def _act(self, thread: int, action: Action, subject: Any) -> None:
+        """Run an action, and add up its time where somebody asks."""
+        start = perf_counter()
+        try:
+            action.run(subject)
+        except Exception as error:
+            error.add_note(f"(in {action.label})")
+            raise
+        if self.times is not None:
+            key = (thread, self._numbers[action])
+            self.times[key] = self.times.get(key, 0.0) + perf_counter() - start
+
     def _work(self, actions: Sequence[Action], backwards: bool) -> Callable[[int, int], None]:
         """Return what a thread does with a part.
 
@@ -143,7 +163,7 @@ class Executor:
                     self._size_before[thread] = shard.n
                     shard.clear_frames()
                 for action in actions:
-                    _run(action, shard)
+                    self._act(thread, action, shard)
 
         return work
 
@@ -176,11 +196,3 @@ class Executor:
                 array = memory[part if value.kind == SUMS else index]
             shard.put(value, array, memory is None)
         return shard
-
-
-def _run(action: Action, subject: Any) -> None:
-    try:
-        action.run(subject)
-    except Exception as error:
-        error.add_note(f"(in {action.label})")
-        raise

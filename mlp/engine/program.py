@@ -43,7 +43,7 @@ class Value:
 class Action(NamedTuple):
     """One step of a program: what runs, which values it reads and writes, and what to call it in an error.
 
-    With `in_place`, the first value written may take the memory of the first value read.
+    With `in_place`, the first value written may take the memory of the first value read. `flops` are an example's.
     """
 
     run: Callable[[Any], None]
@@ -52,6 +52,7 @@ class Action(NamedTuple):
     label: str
     whole: bool = False
     in_place: bool = False
+    flops: int = 0
 
 
 class Place(NamedTuple):

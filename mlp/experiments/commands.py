@@ -6,6 +6,8 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from mlp.backend import select_device
 from mlp.data_providers import (
     DataMissingError,
@@ -17,10 +19,12 @@ from mlp.data_providers import (
     search_folders,
 )
 from mlp.data_providers.cifar import FORMS
+from mlp.engine import Engine, profile
+from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import EXPERIMENTS, Experiment
 from mlp.experiments.environment import record_environment
 from mlp.experiments.interrupt import Interrupted
-from mlp.experiments.report import table
+from mlp.experiments.report import profile_table, table
 from mlp.experiments.runner import Runner
 from mlp.files import FolderLock
 from mlp.models import summary
@@ -139,6 +143,17 @@ def _where(args: argparse.Namespace) -> int:
     found = find_cifar(args.dataset, args.data_dir)
     print(f"{args.dataset}: {found[1].absolute() if found else 'not found'}")
     return 0 if found else 3
+
+
+def profile_plan(args: argparse.Namespace) -> int:
+    """Print where the time of a training step goes."""
+    experiment = replace(EXPERIMENTS[args.name], batch_size=args.batch_size or EXPERIMENTS[args.name].batch_size)
+    model, rng = experiment.build_model(100), np.random.default_rng(0)
+    inputs = rng.standard_normal((experiment.batch_size, 32, 32, 3)).astype(experiment.dtype).transpose(0, 3, 1, 2)
+    engine = Engine(model, CrossEntropySoftmaxError())
+    found = profile(engine, inputs, rng.integers(0, 100, experiment.batch_size))
+    print(profile_table(found, experiment.batch_size, args.all))
+    return 0
 
 
 def plot(args: argparse.Namespace) -> int:

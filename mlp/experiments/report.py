@@ -1,7 +1,8 @@
-"""The report's Table 1, from run folders."""
+"""The report's Table 1, from run folders, and the table of a profile."""
 
 from collections.abc import Sequence
 
+from mlp.engine import Profile
 from mlp.experiments.configs import EXPERIMENTS, REPORT, Experiment
 from mlp.records import RunFolder, best_epoch
 
@@ -48,3 +49,28 @@ def _row(run: RunFolder, experiment: Experiment) -> list[str]:
     scores = [f"{score:.2f}" for score in (best.train_loss, best.train_acc, best.val_loss, best.val_acc)]
     test = f"{run.read_field('test.json', 'test_acc'):.2f}" if run.is_complete() else "-"
     return [*head, *scores, test, run.path.name]
+
+
+def profile_table(found: Profile, batch_size: int, every: bool) -> str:
+    """Return a table of a training step's costs: those of a kind together, or `every` step of the plan."""
+    rows = ["what|where|ms|share %|GFLOP/s|MB".split("|")]
+    total = sum(cost.seconds for cost in found.costs)
+    for cost in found.costs if every else found.merged():
+        speed = f"{cost.gflops:.1f}" if cost.flops else "-"
+        share = 100.0 * cost.seconds / total
+        size = f"{cost.bytes / 1e6:.1f}"
+        rows.append([cost.what, cost.label, f"{1e3 * cost.seconds:.2f}", f"{share:.1f}", speed, size])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    gflops = sum(cost.flops for cost in found.costs) / found.seconds / 1e9
+    head = (
+        f"A training step of {batch_size} images takes {1e3 * found.seconds:.0f} ms on {found.threads} threads: "
+        f"{gflops:.0f} GFLOP/s, counted as plain sums, without the learning rule."
+    )
+    note = (
+        "ms: of all threads together. MB: values read and written. A convolution by Winograd's algorithm computes less."
+    )
+    return "\n".join([head, "", *lines, "", note])

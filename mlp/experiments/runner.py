@@ -8,7 +8,7 @@ import numpy as np
 
 from mlp.backend import array_module, to_device
 from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from mlp.data_providers import ImageData, ImageDataProvider, ImageSet
+from mlp.data_providers import ImageData, ImageDataProvider, ImageSet, Prefetcher
 from mlp.engine import Engine, Step
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import Experiment
@@ -91,9 +91,10 @@ class Runner:
         last_epoch = min(self.experiment.epochs, stop_after or self.experiment.epochs)
         images = len(self.data.train.labels)
         done = self.position.epoch * images + self.position.scores.images
-        with StopAfterStep() as stop, Progress(images * self.experiment.epochs, done, self.quiet) as progress:
+        progress = Progress(images * self.experiment.epochs, done, self.quiet)
+        with StopAfterStep() as stop, progress, Prefetcher(self.train_batches) as batches:
             while self.position.epoch < last_epoch:
-                last = self._train_epoch(stop, progress)
+                last = self._train_epoch(batches, stop, progress)
                 self._end_epoch(last, progress)
                 if stop.requested and self.position.epoch < last_epoch:
                     raise Interrupted
@@ -111,12 +112,12 @@ class Runner:
             augment=training,
         )
 
-    def _train_epoch(self, stop: StopAfterStep, progress: Progress) -> Step:
+    def _train_epoch(self, batches: Prefetcher, stop: StopAfterStep, progress: Progress) -> Step:
         """Take the epoch's remaining steps; return the last."""
         self.schedule.update_learning_rule(self.rule, self.position.epoch)
         last = None
         while self.position.step < self.train_batches.num_batches:
-            last = self._train_step(progress)
+            last = self._train_step(batches, progress)
             at_end = self.position.step == self.train_batches.num_batches
             if not at_end and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
@@ -126,9 +127,9 @@ class Runner:
         assert last is not None
         return last
 
-    def _train_step(self, progress: Progress) -> Step:
+    def _train_step(self, batches: Prefetcher, progress: Progress) -> Step:
         start, position = time.perf_counter(), self.position
-        batch, labels = self.train_batches.batch(position.epoch, position.step)
+        batch, labels = batches.batch(position.epoch, position.step)
         inputs, targets = to_device(batch, self.device), to_device(labels, self.device)
         step = train_step(self.engine, self.rule, inputs, targets)
         scores = position.scores.with_batch(step.loss, step.outputs, targets)

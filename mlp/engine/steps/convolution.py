@@ -1,5 +1,6 @@
 """Convolution with its bias, on a shard."""
 
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,19 +40,20 @@ class ConvolutionStep(Step):
         self.outputs = Value(MAP, (self.shape[1], *self.geometry.output_size(self.size)))
         self._known: dict[tuple[Scratch, int], ShardConvolution] = {}
         builder.before.append(self._prepare)
-        builder.shard(self._forward, (inputs,), (self.outputs,), self.label)
+        self.flops = 2 * prod(self.outputs.shape[1:]) * int(layer.kernels.size)
+        builder.shard(self._forward, (inputs,), (self.outputs,), self.label, flops=self.flops)
         return self.outputs
 
     def backward(self, builder: Builder, grads: Value, need_inputs: bool) -> Value | None:
         """Add the backward pass."""
-        self.grads_value, places = grads, int(np.prod(self.geometry.kernel))
+        self.grads_value, places = grads, prod(self.geometry.kernel)
         self.kernel_sums = Value(SUMS, (places, *self.shape))
         self.bias_sums = Value(SUMS, (self.shape[1],))
         self.grads_wrt_inputs = Value(MAP, self.inputs.shape) if need_inputs else None
         writes = (self.kernel_sums, self.bias_sums)
-        builder.shard(self._backward_params, (self.inputs, grads), writes, self.label)
+        builder.shard(self._backward_params, (self.inputs, grads), writes, self.label, flops=self.flops)
         if self.grads_wrt_inputs is not None:
-            builder.shard(self._backward_inputs, (grads,), (self.grads_wrt_inputs,), self.label)
+            builder.shard(self._backward_inputs, (grads,), (self.grads_wrt_inputs,), self.label, flops=self.flops)
         builder.when_whole(self._finish, writes, self.label)
         return self.grads_wrt_inputs
 
@@ -147,5 +149,5 @@ def choose_method(geometry: ConvGeometry, size: Sizes) -> str:
     if not plain or max(max(pair) for pair in geometry.padding) > 2:
         return "im2col"
     out_size = geometry.output_size(size)
-    tiled = np.prod([WINDOW * -(-length // TILE) for length in out_size])
-    return "winograd" if wanted == "winograd" or (wanted == "auto" and tiled < 9 * np.prod(out_size)) else "im2col"
+    tiled = prod(WINDOW * -(-length // TILE) for length in out_size)
+    return "winograd" if wanted == "winograd" or (wanted == "auto" and tiled < 9 * prod(out_size)) else "im2col"

@@ -14,20 +14,21 @@ class AffineStep(Step):
     def forward(self, builder: Builder, inputs: Value) -> Value:
         """Add the forward pass."""
         self.inputs, self.outputs = inputs, Value(ROWS, (self.layer.output_dim,))
-        builder.shard(self._forward, (inputs,), (self.outputs,), self.label)
+        self.flops = 2 * int(self.layer.weights.size)
+        builder.shard(self._forward, (inputs,), (self.outputs,), self.label, flops=self.flops)
         return self.outputs
 
     def backward(self, builder: Builder, grads: Value, need_inputs: bool) -> Value | None:
         """Add the backward pass."""
         self.grads_value, self.grads_wrt_inputs = grads, Value(ROWS, self.inputs.shape)
         self.sums = Value(SUMS, self.layer.weights.shape), Value(SUMS, self.layer.biases.shape)
-        builder.shard(self._backward_params, (self.inputs, grads), self.sums, self.label)
+        builder.shard(self._backward_params, (self.inputs, grads), self.sums, self.label, flops=self.flops)
         self.alone = builder.num_shards == 1
         if not self.alone or self.layer.has_penalties():
             builder.when_whole(self._finish, self.sums, self.label)
         if not need_inputs:
             return None
-        builder.shard(self._backward_inputs, (grads,), (self.grads_wrt_inputs,), self.label)
+        builder.shard(self._backward_inputs, (grads,), (self.grads_wrt_inputs,), self.label, flops=self.flops)
         return self.grads_wrt_inputs
 
     def _forward(self, shard: Shard) -> None:

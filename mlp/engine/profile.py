@@ -1,0 +1,89 @@
+"""Where the time of a plan goes, step by step."""
+
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+from mlp.backend import Array
+from mlp.engine.engine import Engine
+from mlp.engine.executor import Executor
+from mlp.engine.program import Action, numbers_of
+
+
+class Cost(NamedTuple):
+    """What an action costs in a training step.
+
+    `seconds` are those of all threads together. `flops` are those of the plain sums (a multiplication and an addition
+    are two), however they are computed; `bytes` are those of the values read and written, once each.
+    """
+
+    label: str
+    what: str
+    seconds: float
+    flops: int
+    bytes: int
+
+    @property
+    def gflops(self) -> float:
+        """Billions of floating-point operations a second."""
+        return self.flops / max(self.seconds, 1e-9) / 1e9
+
+
+class Profile(NamedTuple):
+    """The costs of a training step, its time by the clock, and the threads that it ran on."""
+
+    costs: list[Cost]
+    seconds: float
+    threads: int
+
+    def merged(self) -> list[Cost]:
+        """Return the costs of all actions of one name together, the dearest first."""
+        names = dict.fromkeys(cost.what for cost in self.costs)
+        groups = [[cost for cost in self.costs if cost.what == name] for name in names]
+        return sorted((_sum(group) for group in groups), key=lambda cost: -cost.seconds)
+
+
+def profile(engine: Engine, inputs: Array, targets: Array, repeats: int = 5) -> Profile:
+    """Take training steps and return their mean costs. Timing every action takes a little time itself."""
+    engine.forward_backward(inputs, targets)
+    executors = [plan.executor for plan in engine.plans() if plan.purpose.backward]
+    for executor in executors:
+        executor.times = {}
+    start = perf_counter()
+    for _ in range(repeats):
+        engine.forward_backward(inputs, targets)
+    seconds = (perf_counter() - start) / repeats
+    costs = [cost for executor in executors for cost in _costs(executor, repeats)]
+    threads = max((executor.num_threads for executor in executors), default=1)
+    for executor in executors:
+        executor.times = None
+    return Profile(costs, seconds, threads)
+
+
+def _costs(executor: Executor, repeats: int) -> Iterator[Cost]:
+    assert executor.times is not None
+    for i, action in enumerate(executor.program.actions):
+        seconds = sum(value for (_, number), value in executor.times.items() if number == i) / repeats
+        batch = sum(executor.cut.sizes)
+        numbers = sum(numbers_of(value, batch) for value in {*action.reads, *action.writes})
+        yield Cost(action.label, name_of(action), seconds, action.flops * batch, numbers * executor.dtype.itemsize)
+
+
+def name_of(action: Action) -> str:
+    """Return what an action does, ``"Convolution forward (32, 16, 16)"``, with the shape that it writes or reads."""
+    owner = type(getattr(action.run, "__self__", None)).__name__.removesuffix("Step")
+    owner = "Plan" if owner == "NoneType" else owner
+    values = [value for value in (*action.writes, *action.reads) if value.kind != "sums"]
+    what = getattr(action.run, "__name__", "run").strip("_").replace("_", " ")
+    return " ".join([owner, what, *(str(value.shape) for value in values[:1])])
+
+
+def _sum(costs: Sequence[Cost]) -> Cost:
+    first = costs[0]
+    return Cost(
+        f"{len(costs)} times" if len(costs) > 1 else first.label,
+        first.what,
+        sum(cost.seconds for cost in costs),
+        sum(cost.flops for cost in costs),
+        sum(cost.bytes for cost in costs),
+    )
