@@ -48,12 +48,19 @@ class ReluStep(Step):
         np.multiply(shard.flat[self.grads_value], slopes, out=shard.flat[self.grads_wrt_inputs])
 
 
+class Sum:
+    """The sum of two values."""
+
+    def __init__(self, first: Value, second: Value) -> None:
+        self.first, self.second, self.total = first, second, Value(first.kind, first.shape)
+
+    def add(self, shard: Shard) -> None:
+        """Add the two."""
+        np.add(shard.flat[self.first], shard.flat[self.second], out=shard.flat[self.total])
+
+
 def add(builder: Builder, first: Value, second: Value, label: str) -> Value:
     """Add the sum of two values to a program, in place of the first where nobody reads it again."""
-    total = Value(first.kind, first.shape)
-
-    def run(shard: Shard) -> None:
-        np.add(shard.flat[first], shard.flat[second], out=shard.flat[total])
-
-    builder.shard(run, (first, second), (total,), label, in_place=True)
-    return total
+    both = Sum(first, second)
+    builder.shard(both.add, (first, second), (both.total,), label, in_place=True)
+    return both.total
