@@ -1,7 +1,8 @@
 """The self-test: `python -m mlp.selftest` proves every layer, error and penalty right on this machine.
 
 Gradients by two methods over the whole table of cases, the report's five networks over all their parameters, functions
-at extremes against 60-digit arithmetic, and, where there is a GPU, every layer on it against the CPU. It needs nothing
+at extremes against 60-digit arithmetic, plans against the layers, and, where there is a GPU, every layer on it against
+the CPU. It needs nothing
 but the library, about half a minute, and no network. The exit status is 1 where anything is wrong.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 
 import mlp
 from mlp.backend import Array, GpuStatus, to_cpu, to_device, usable_gpu
+from mlp.engine import ENGINES, Engine
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.kernels import log_softmax, num_threads, sigmoid, softmax
 from mlp.layers import BatchNormalizationLayer, Convolution2DLayer
@@ -55,6 +57,8 @@ def sections(gpu: bool) -> list[Section]:
         Section("extremes", "float32 within 4 units in the last place of 60-digit arithmetic", EXTREMES),
     ]
     found.append(Section("threads", "a convolution in parts is the sum of its images, to 1e-12", {"conv": _parts}))
+    plans = dict(map(_plan, NETWORKS))
+    found.append(Section("plans", "the numbers that the layers compute one by one, to 1e-11", plans))
     on_gpu = {case.name: _gpu_check(case) for case in LAYER_CASES} if gpu else {}
     return [*found, Section("GPU", "the same numbers as on the CPU, to 1e-11", on_gpu)] if gpu else found
 
@@ -80,6 +84,22 @@ def _network(name: str) -> tuple[str, Callable[[], GradientReport]]:
             directions=1,
             conduct=False,
         )
+
+    return name, check
+
+
+def _plan(name: str) -> tuple[str, Callable[[], float]]:
+    def check() -> float:
+        rng = np.random.default_rng(0)
+        inputs, labels = rng.standard_normal((7, 3, 16, 16)), rng.integers(0, 5, 7)
+        found = []
+        for kind in ENGINES:
+            model = vgg(*NETWORKS[name], num_filters=4, num_classes=5, dtype=np.float64, rng=np.random.RandomState(2))
+            engine = Engine(model, CrossEntropySoftmaxError(), kind)
+            step = engine.forward_backward(inputs, labels)
+            found.append(np.concatenate([array.ravel() for array in (step.outputs, *step.grads)]))
+        worst = float(np.abs(found[0] - found[1]).max() / np.abs(found[1]).max())
+        return _bounded("a plan and the layers differ by", worst, 1e-11)
 
     return name, check
 
