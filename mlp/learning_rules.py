@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from mlp.backend import Array, array_module, is_gpu_array
 from mlp.checks import DTypeError, ShapeError, check_array, check_flag, check_number, check_same_shape
-from mlp.kernels import Pieces
+from mlp.kernels import Pieces, zeros_like_all
 
 _CHUNK_LENGTH = 24_576
 """Numbers of each of a rule's arrays that are worked on at once, in a core's cache."""
@@ -38,7 +38,7 @@ class GradientDescentLearningRule:
             if param.dtype.kind not in "fc":
                 raise DTypeError(f"{type(self).__name__}.initialise: parameter {i} has dtype {param.dtype}, not float")
         for name in self.state_names:
-            setattr(self, name, _zeros_like(self.params))
+            setattr(self, name, zeros_like_all(self.params))
         self.step_count = 0
 
     def reset(self) -> None:
@@ -282,14 +282,6 @@ def _root(x: Array, epsilon: float, inside: bool) -> Array:
     """Return sqrt(x + epsilon), or sqrt(x) + epsilon."""
     sqrt = array_module(x).sqrt
     return sqrt(x + epsilon) if inside else sqrt(x) + epsilon
-
-
-def _zeros_like(params: Sequence[Array]) -> list[Array]:
-    """Return zeros in the shapes of arrays: pieces of one array where all are of one kind."""
-    if len({(array_module(param), param.dtype) for param in params}) != 1:
-        return [array_module(param).zeros_like(param) for param in params]
-    flat = array_module(params[0]).zeros(sum(int(param.size) for param in params), params[0].dtype)
-    return Pieces(flat, [param.shape for param in params])
 
 
 def _listed(arrays: Any) -> list[Array]:

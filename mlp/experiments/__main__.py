@@ -57,11 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("dataset", nargs="?", default="cifar100", choices=commands.DATASETS)
     part.add_argument("--data-dir", metavar="D", help="look here first, and download to here")
     part.set_defaults(command=commands.data, parser=part)
-    part = parts.add_parser("profile", help="print where the time of a training step goes")
-    part.add_argument("name", metavar="NAME", choices=EXPERIMENTS, help="an experiment, as `list` prints them")
-    part.add_argument("--batch-size", metavar="B", type=_positive_int, help="default: 100")
-    part.add_argument("--all", action="store_true", help="every step of the plan, not those of a kind together")
-    part.set_defaults(command=commands.profile_plan, parser=part)
+    _add_profile_options(parts.add_parser("profile", help="print where the time of a training step goes"))
     part = parts.add_parser("plot", help="draw a run's figures again")
     part.add_argument("run", metavar="RUN", help="a run's folder")
     part.set_defaults(command=commands.plot, parser=part)
@@ -94,6 +90,13 @@ def _add_run_options(part: argparse.ArgumentParser) -> None:
         "--stop-after", metavar="E", type=_positive_int, help="stop at the end of epoch E, to be gone on with later"
     )
     part.add_argument("--quiet", action="store_true", help="print the final table only")
+
+
+def _add_profile_options(part: argparse.ArgumentParser) -> None:
+    part.add_argument("name", metavar="NAME", choices=EXPERIMENTS, help="an experiment, as `list` prints them")
+    part.add_argument("--batch-size", metavar="B", type=_positive_int, help="default: 100")
+    part.add_argument("--all", action="store_true", help="every step of the plan, not those of a kind together")
+    part.set_defaults(command=commands.profile_plan, parser=part)
 
 
 def _positive_int(text: str) -> int:

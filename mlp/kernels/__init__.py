@@ -23,7 +23,7 @@ from mlp.kernels.functions import (
 )
 from mlp.kernels.moments import Moments, moments
 from mlp.kernels.parallel import SettingError, num_threads, run_parts
-from mlp.kernels.pieces import Pieces
+from mlp.kernels.pieces import Pieces, zeros_like_all
 from mlp.kernels.windows import Padding, PoolGeometry, Sizes
 from mlp.kernels.winograd import conv_method
 
@@ -52,4 +52,5 @@ __all__ = [
     "softmax",
     "softmax_minus",
     "softplus",
+    "zeros_like_all",
 ]

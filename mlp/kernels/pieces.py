@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
-from mlp.backend import Array
+from mlp.backend import Array, array_module
 
 
 class Pieces(list[Array]):
@@ -31,3 +31,11 @@ class Pieces(list[Array]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return list, (list(self),)
+
+
+def zeros_like_all(arrays: Sequence[Array]) -> list[Array]:
+    """Return zeros in the shapes of arrays: pieces of one array where all are of one kind."""
+    if len({(array_module(array), array.dtype) for array in arrays}) != 1:
+        return [array_module(array).zeros_like(array) for array in arrays]
+    flat = array_module(arrays[0]).zeros(sum(int(array.size) for array in arrays), arrays[0].dtype)
+    return Pieces(flat, [array.shape for array in arrays])
