@@ -15,8 +15,7 @@ from mlp.backend import Array, array_module, is_gpu_array
 from mlp.checks import DTypeError, ShapeError, check_array, check_flag, check_number, check_same_shape
 from mlp.kernels import Pieces, zeros_like_all
 
-_CHUNK_LENGTH = 24_576
-"""Numbers of each of a rule's arrays that are worked on at once, in a core's cache."""
+_CHUNK_LENGTH = 32_768  # numbers of each of a rule's arrays that are worked on at once, in a core's cache
 
 
 class GradientDescentLearningRule:
@@ -78,19 +77,19 @@ class GradientDescentLearningRule:
 
     def _update(self, param: Array, grad: Array, *state: Array) -> None:
         """Change one parameter, and its state."""
-        param -= self._descent(grad, *state)
+        dtype = grad.dtype if grad.dtype.kind in "fc" else param.dtype
+        param -= self._descent(array_module(grad).empty_like(grad, dtype=dtype), grad, *state)
 
-    def _descent(self, grad: Array, *state: Array) -> Array:
-        """Return what is taken off a parameter, whatever that is, and change its state: all elementwise."""
-        return self.learning_rate * grad
+    def _descent(self, out: Array, grad: Array, *state: Array) -> Array:
+        """Return, in the memory of `out`, what is taken off a parameter; change its state. All is elementwise."""
+        return array_module(grad).multiply(grad, self.learning_rate, out=out)
 
     def _update_all(self, *flat: Any) -> None:
-        """Change all parameters, whose gradients and states lie in flat arrays, in one pass through the cache."""
+        """Change all parameters in one pass through the cache, their gradients and states each in a flat array."""
         steps = array_module(flat[0]).empty_like(flat[0])
         length = len(steps) if is_gpu_array(steps) else _CHUNK_LENGTH
-        for start in range(0, len(steps), length):
-            chunk = slice(start, start + length)
-            steps[chunk] = self._descent(*(array[chunk] for array in flat))
+        for i in range(0, len(steps), length):
+            self._descent(*(array[i : i + length] for array in (steps, *flat)))
         for param, step in zip(self.params, Pieces(steps, [param.shape for param in self.params]), strict=True):
             param -= step
 
@@ -110,11 +109,11 @@ class MomentumLearningRule(GradientDescentLearningRule):
         super().__init__(learning_rate)
         self.mom_coeff = check_number(f"{type(self).__name__}: mom_coeff", mom_coeff, 0.0, 1.0)
 
-    def _descent(self, grad: Array, *state: Array) -> Array:
+    def _descent(self, out: Array, grad: Array, *state: Array) -> Array:
         (mom,) = state
         mom *= self.mom_coeff
-        mom -= self.learning_rate * grad
-        return -mom
+        mom -= super()._descent(out, grad)
+        return array_module(mom).negative(mom, out=out)
 
 
 class NesterovMomentumLearningRule(MomentumLearningRule):
@@ -162,24 +161,27 @@ class AdamLearningRule(GradientDescentLearningRule):
         )
         self.epsilon = check_number(f"{type(self).__name__}: epsilon", epsilon, 0.0, low_open=True)
 
-    def _descent(self, grad: Array, *state: Array) -> Array:
-        mom_1, mom_2 = state
+    def _descent(self, out: Array, grad: Array, *state: Array) -> Array:
+        (mom_1, mom_2), xp = state, array_module(grad)
         mom_1 *= self.beta_1
-        mom_1 += (1.0 - self.beta_1) * grad
+        mom_1 += xp.multiply(grad, 1.0 - self.beta_1, out=out)
         mom_2 *= self.beta_2
-        mom_2 += (1.0 - self.beta_2) * (grad * grad)
+        xp.multiply(grad, grad, out=out)
+        out *= 1.0 - self.beta_2
+        mom_2 += out
         correction_1 = correction_2 = 1.0
         if self.bias_correction:
             correction_1 = _one_minus_power(self.beta_1, self.step_count)
             correction_2 = _one_minus_power(self.beta_2, self.step_count) ** 0.5
-        return self._step(mom_1, mom_2, correction_1, correction_2)
+        xp.sqrt(mom_2, out=out)
+        out += self._epsilon(correction_2)
+        xp.divide(mom_1, out, out=out)
+        out *= self.learning_rate * correction_2 / correction_1
+        return out
 
-    def _step(self, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> Array:
-        root = array_module(mom_2).sqrt(mom_2)
-        root += self.epsilon
-        step = mom_1 / root
-        step *= self.learning_rate * correction_2 / correction_1
-        return step
+    def _epsilon(self, correction_2: float) -> float:
+        """Return what is added to sqrt(m2), before the correction of the bias."""
+        return self.epsilon
 
 
 class KingmaAdamLearningRule(AdamLearningRule):
@@ -190,13 +192,8 @@ class KingmaAdamLearningRule(AdamLearningRule):
     with m1, m2 and t as in `AdamLearningRule`. Kingma and Ba, ICLR 2015, algorithm 1.
     """
 
-    def _step(self, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> Array:
-        root = array_module(mom_2).sqrt(mom_2)
-        root /= correction_2
-        root += self.epsilon
-        step = mom_1 / root
-        step *= self.learning_rate / correction_1
-        return step
+    def _epsilon(self, correction_2: float) -> float:
+        return self.epsilon * correction_2
 
 
 class AdamLearningRuleWithWeightDecay(AdamLearningRule):
@@ -243,10 +240,10 @@ class AdaGradLearningRule(GradientDescentLearningRule):
         self.epsilon_inside_root = check_flag(f"{type(self).__name__}: epsilon_inside_root", epsilon_inside_root)
         self.epsilon = check_number("AdaGradLearningRule: epsilon", epsilon, 0.0, low_open=True)
 
-    def _descent(self, grad: Array, *state: Array) -> Array:
+    def _descent(self, out: Array, grad: Array, *state: Array) -> Array:
         (sum_sq,) = state
-        sum_sq += grad * grad
-        return self.learning_rate * (grad / _root(sum_sq, self.epsilon, self.epsilon_inside_root))
+        sum_sq += array_module(grad).multiply(grad, grad, out=out)
+        return _scaled(out, grad, sum_sq, self.learning_rate, self.epsilon, self.epsilon_inside_root)
 
 
 class RMSPropLearningRule(GradientDescentLearningRule):
@@ -271,17 +268,24 @@ class RMSPropLearningRule(GradientDescentLearningRule):
         self.beta = check_number("RMSPropLearningRule: beta", beta, 0.0, 1.0, high_open=True)
         self.epsilon = check_number("RMSPropLearningRule: epsilon", epsilon, 0.0, low_open=True)
 
-    def _descent(self, grad: Array, *state: Array) -> Array:
+    def _descent(self, out: Array, grad: Array, *state: Array) -> Array:
         (mom_2,) = state
+        array_module(grad).multiply(grad, grad, out=out)
+        out *= 1.0 - self.beta
         mom_2 *= self.beta
-        mom_2 += (1.0 - self.beta) * (grad * grad)
-        return self.learning_rate * (grad / _root(mom_2, self.epsilon, self.epsilon_inside_root))
+        mom_2 += out
+        return _scaled(out, grad, mom_2, self.learning_rate, self.epsilon, self.epsilon_inside_root)
 
 
-def _root(x: Array, epsilon: float, inside: bool) -> Array:
-    """Return sqrt(x + epsilon), or sqrt(x) + epsilon."""
-    sqrt = array_module(x).sqrt
-    return sqrt(x + epsilon) if inside else sqrt(x) + epsilon
+def _scaled(out: Array, grad: Array, squares: Array, rate: float, epsilon: float, inside: bool) -> Array:
+    """Return rate g / sqrt(squares + epsilon), or rate g / (sqrt(squares) + epsilon), in the memory of `out`."""
+    xp = array_module(grad)
+    xp.add(squares, epsilon if inside else 0.0, out=out)
+    xp.sqrt(out, out=out)
+    out += 0.0 if inside else epsilon
+    xp.divide(grad, out, out=out)
+    out *= rate
+    return out
 
 
 def _listed(arrays: Any) -> list[Array]:

@@ -69,14 +69,12 @@ def _exps(x: Array, axis: int) -> tuple[Array, Array]:
     The rounding error of x - max x (Knuth's two-sum) is given back: exp would blow it up by the size of the difference.
     """
     xp = array_module(x)
-    place = xp.expand_dims(xp.argmax(x.real, axis=axis), axis)
-    top = xp.take_along_axis(x.real, place, axis=axis)
+    top = x.real.max(axis=axis, keepdims=True)
     indices = [1] * x.ndim
     indices[axis] = -1
-    first = xp.arange(x.shape[axis]).reshape(indices) == place
-    largest = float(np.finfo(top.dtype).max)
-    low = 2.0 * xp.minimum(xp.maximum(top, -0.25 * largest), 0) - 2e4  # exp(low - max x) is 0, and nothing overflows
-    low = xp.where(top > -0.25 * largest, low, -largest)
+    first = xp.arange(x.shape[axis]).reshape(indices) == xp.argmax(x.real, axis=axis, keepdims=True)
+    lowest = -0.5 * float(np.finfo(top.dtype).max)
+    low = 2.0 * xp.minimum(xp.maximum(top, lowest), 0) - 2e4  # exp(low - max x) is 0, and nothing overflows
     x = xp.where(x.real < low, low, x)
     z = x - top
     back = z - x
