@@ -157,7 +157,8 @@ class CrossEntropySoftmaxError:
     def value_and_grad(self, outputs: Array, targets: Array) -> tuple[Any, Array]:
         """Return E and dE/dy, for which softmax is computed once."""
         rows = self._weighted_rows("CrossEntropySoftmaxError", outputs, targets)
-        logs, grads = log_softmax_and_minus(outputs, rows, axis=1)
+        one_hot = targets.ndim < outputs.ndim and self._plain()
+        logs, grads = log_softmax_and_minus(outputs, rows, 1, one_hot)
         return self._value(outputs, rows, logs), grads / self._count(outputs, rows)
 
     def _value(self, outputs: Array, rows: Array, logs: Array) -> Any:

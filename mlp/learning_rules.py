@@ -64,14 +64,14 @@ class GradientDescentLearningRule:
                 f"{type(self).__name__}.update_params: {len(grads_wrt_params)} gradients for {len(self.params)} "
                 f"parameters{hint}"
             )
-        for i, (param, grad) in enumerate(zip(self.params, grads_wrt_params, strict=True)):
-            check_same_shape(f"{type(self).__name__}.update_params: gradient {i}", grad, param)
-        self.step_count += 1
         states = [getattr(self, name) for name in self.state_names]
         flat = [arrays.flat if isinstance(arrays, Pieces) else None for arrays in (grads_wrt_params, *states)]
+        for i, (param, grad) in enumerate(zip(self.params, grads_wrt_params, strict=True)):
+            if flat[0] is None or param.shape != grad.shape:
+                check_same_shape(f"{type(self).__name__}.update_params: gradient {i}", grad, param)
+        self.step_count += 1
         if type(self)._update is GradientDescentLearningRule._update and all(array is not None for array in flat):
-            self._update_all(*flat)
-            return
+            return self._update_all(*flat)
         for param, grad, *state in zip(self.params, grads_wrt_params, *states, strict=True):
             self._update(param, grad, *state)
 

@@ -61,7 +61,7 @@ class Scores(NamedTuple):
 
 def train_step(engine: Engine, learning_rule: GradientDescentLearningRule, inputs: Array, targets: Array) -> Step:
     """Run one batch forward and backward and let the learning rule change the parameters."""
-    learning_rule.check_owns(engine.model.params)
+    learning_rule.check_owns(engine.params)
     step = engine.forward_backward(inputs, targets)
     learning_rule.update_params(step.grads)
     return step

@@ -1,7 +1,7 @@
 """Runs a model for a training loop: by plans where they know the layers, and by the layers' own passes elsewhere."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -44,7 +44,14 @@ class Engine:
         self.kind = check_choice("Engine: kind", kind, ENGINES)
         self._plans: dict[Any, tuple[int, Plan | None]] = {}
         self._known: list[Any] = []
+        self._params: list[Array] = []
         self._lock = Lock()
+
+    @property
+    def params(self) -> list[Array]:
+        """The model's parameters, in order."""
+        self._look()
+        return self._params
 
     def predict(self, inputs: Array, stochastic: bool = False) -> Array:
         """Return the model's outputs, in evaluation mode or (`stochastic`) in training mode."""
@@ -139,12 +146,16 @@ class Engine:
 
     def _check(self, inputs: Array) -> None:
         """Raise what `Model.fprop` would for these inputs; forget all plans where the model has changed."""
-        self.model.check_inputs(inputs)
-        present = list(_fingerprint(self.model.layers))
-        same = len(present) == len(self._known) and all(map(operator.is_, present, self._known))
-        if not same:
+        self._look()
+        self.model.check_inputs(inputs, self._params)
+
+    def _look(self) -> None:
+        """Forget all plans where the model has changed since the last look."""
+        present: list[Any] = []
+        _fingerprint(self.model.layers, present)
+        if len(present) != len(self._known) or not all(map(operator.is_, present, self._known)):
             self._plans.clear()
-            self._known = present
+            self._known, self._params = present, self.model.params
 
 
 class _Piece:
@@ -171,11 +182,12 @@ class _Piece:
         return chain_backprop(self.layers, [self.inputs, self.outputs], grads_wrt_outputs, self.need_inputs)
 
 
-def _fingerprint(layers: Sequence[Layer]) -> Iterator[Any]:
-    """Yield all that plans were made from: every layer and every object that an attribute of it names."""
+def _fingerprint(layers: Sequence[Layer], found: list[Any]) -> None:
+    """Add all that plans are made from: every layer and every object that an attribute of it names."""
     for layer in layers:
-        yield layer
-        for name, value in vars(layer).items():
-            if name != "_memory":
-                yield value
-        yield from _fingerprint(layer.children())
+        attributes = vars(layer)
+        found.append(layer)
+        if "_memory" in attributes:  # changes with every forward pass
+            attributes = {name: value for name, value in attributes.items() if name != "_memory"}
+        found += attributes.values()
+        _fingerprint(layer.children(), found)

@@ -46,6 +46,7 @@ class Shard:
         self.arrays: dict[Value, Array] = {}
         self.flat: dict[Value, Array] = {}
         self._frames: list[Array] = []
+        self._known: dict[Any, Array] = {}
 
     def clear_frames(self) -> None:
         """Write the rows of zeros of maps in the thread's memory, where shards of another size have been."""
@@ -74,15 +75,22 @@ class Shard:
         else:
             self.arrays[sums] += left @ right
 
-    def like(self, value: Value) -> Array:
-        """Return scratch in the shape of a value's `flat`."""
-        return self.scratch.empty("like", self.flat[value].shape, self.dtype)
+    def like(self, value: Value, dtype: Any = None) -> Array:
+        """Return scratch in the shape of a value's `flat`, by default of the program's dtype."""
+        return self._scratch("like", self.flat[value].shape, self.dtype if dtype is None else dtype)
 
     def row(self, name: str, value: Value, vector: Array) -> Array:
         """Return a vector (C,) repeated along a row of a value's `flat`."""
-        row = self.scratch.empty(name, (self.flat[value].shape[1],), self.dtype)
-        row.reshape(-1, len(vector))[...] = vector
-        return row
+        row = self._scratch(name, (self.flat[value].shape[1] // len(vector), len(vector)), self.dtype)
+        row[...] = vector
+        return row.reshape(-1)
+
+    def _scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        key = (name, shape, dtype)
+        array = self._known.get(key)
+        if array is None:
+            array = self._known[key] = self.scratch.empty(name, shape, dtype)
+        return array
 
 
 class Executor:

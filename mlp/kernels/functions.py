@@ -39,7 +39,8 @@ def softmax_minus(x: Array, targets: Array, axis: int = -1) -> Array:
     As (exp(x_k) sum over j != k of t_j - t_k sum over j != k of exp(x_j)) / sum over j of exp(x_j), which keeps its
     digits where softmax(x) rounds to 1.
     """
-    return _minus(*_exps(x, axis), targets, axis)
+    exps, first = _exps(x, axis)
+    return _minus(exps, first, targets, _others(targets, first, axis), axis)
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
@@ -47,10 +48,14 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     return _log(x, *_exps(x, axis), axis)
 
 
-def log_softmax_and_minus(x: Array, targets: Array, axis: int = -1) -> tuple[Array, Array]:
-    """Return `log_softmax` and `softmax_minus` of the same x, for which exp is taken once."""
+def log_softmax_and_minus(x: Array, targets: Array, axis: int, one_hot: bool) -> tuple[Array, Array]:
+    """Return `log_softmax` and `softmax_minus` of the same x, for which exp is taken once.
+
+    With `one_hot` the targets are 0 and one 1 along the axis.
+    """
     exps, first = _exps(x, axis)
-    return _log(x, exps, first, axis), _minus(exps, first, targets, axis)
+    others = 1 - targets if one_hot else _others(targets, first, axis)
+    return _log(x, exps, first, axis), _minus(exps, first, targets, others, axis)
 
 
 def _log(x: Array, exps: Array, first: Array, axis: int) -> Array:
@@ -58,8 +63,8 @@ def _log(x: Array, exps: Array, first: Array, axis: int) -> Array:
     return x - x.real.max(axis=axis, keepdims=True) - array_module(x).log1p(others)
 
 
-def _minus(exps: Array, first: Array, targets: Array, axis: int) -> Array:
-    weighed = exps * _others(targets, first, axis) - targets * _others(exps, first, axis)
+def _minus(exps: Array, first: Array, targets: Array, other_targets: Array, axis: int) -> Array:
+    weighed = exps * other_targets - targets * _others(exps, first, axis)
     return weighed / exps.sum(axis=axis, keepdims=True)
 
 

@@ -58,6 +58,10 @@ def run_on_threads(work: Callable[[int, int], object], count: int) -> None:
     those that run come to their end, and the error is raised.
     """
     threads = min(num_threads(), count)
+    if threads == 1:
+        for index in range(count):
+            work(0, index)
+        return
     indices = iter(range(count))
     failed: list[int] = []
 

@@ -32,12 +32,11 @@ class Model:
         """
         if evaluation and stochastic:
             raise ValueError(f"{type(self).__name__}.fprop: evaluation and stochastic are opposites, and both are true")
-        self.check_inputs(inputs)
+        self.check_inputs(inputs, self.params)
         return chain_fprop(self.layers, inputs, not evaluation if stochastic is None else stochastic)
 
-    def check_inputs(self, inputs: Array) -> None:
-        """Raise TypeError unless the inputs are an array, DeviceMixError unless they lie where the parameters do."""
-        params = self.params
+    def check_inputs(self, inputs: Array, params: Sequence[Array]) -> None:
+        """Raise DTypeError unless the inputs are an array, DeviceMixError unless they lie where the parameters do."""
         check_array(f"{type(self).__name__}.fprop: inputs", inputs, like=params[0] if params else None)
 
     def grads_wrt_params(self, activations: Sequence[Array], grads_wrt_outputs: Array) -> list[Array]:

@@ -7,6 +7,8 @@ from mlp.engine.executor import Shard
 from mlp.engine.program import Value
 from mlp.layers import LeakyReluLayer
 
+_ZERO = np.zeros(1)
+
 
 class ReluStep(Step):
     """y = max(x, alpha x) with 0 <= alpha <= 1: rectified linear for alpha = 0, leaky for others.
@@ -33,14 +35,16 @@ class ReluStep(Step):
 
     def _forward(self, shard: Shard) -> None:
         source, target = shard.flat[self.inputs], shard.flat[self.outputs]
-        bent = shard.like(self.inputs)
-        np.multiply(source, self.alpha, out=bent)
+        if self.alpha:
+            bent = np.multiply(source, self.alpha, out=shard.like(self.inputs))
+        else:
+            bent = shard.row("zero", self.inputs, _ZERO)
         np.maximum(source, bent, out=target)
 
     def _backward(self, shard: Shard) -> None:
         outputs, alpha = shard.flat[self.outputs], self.alpha
         slopes = shard.like(self.outputs)
-        positive = shard.scratch.empty("positive", outputs.shape, bool)
+        positive = shard.like(self.outputs, bool)
         np.greater(outputs, 0, out=positive)
         np.copyto(slopes, positive)
         if alpha:

@@ -6,6 +6,7 @@ from mlp.backend import Array
 from mlp.engine.builder import Builder, Step
 from mlp.engine.executor import Executor, Shard
 from mlp.engine.program import MAP, ROWS, SUMS, Value
+from mlp.kernels.products import matmul_rows
 
 
 class AffineStep(Step):
@@ -33,20 +34,20 @@ class AffineStep(Step):
 
     def _forward(self, shard: Shard) -> None:
         outputs = shard.arrays[self.outputs]
-        np.matmul(shard.arrays[self.inputs], self.layer.weights.T, out=outputs)
+        matmul_rows(shard.arrays[self.inputs], self.layer.weights.T, outputs)
         outputs += self.layer.biases
 
     def _backward_params(self, shard: Shard) -> None:
         grads, inputs = shard.arrays[self.grads_value], shard.arrays[self.inputs]
         if self.alone:
-            np.matmul(grads.T, inputs, out=self.grads[0])
+            matmul_rows(np.ascontiguousarray(grads.T), inputs, self.grads[0])
             np.add.reduce(grads, axis=0, out=self.grads[1])
         else:
             shard.add_product(self.sums[0], grads.T, inputs)
             shard.add_to(self.sums[1], np.add.reduce(grads, axis=0))
 
     def _backward_inputs(self, shard: Shard) -> None:
-        np.matmul(shard.arrays[self.grads_value], self.layer.weights, out=shard.arrays[self.grads_wrt_inputs])
+        matmul_rows(shard.arrays[self.grads_value], self.layer.weights, shard.arrays[self.grads_wrt_inputs])
 
     def _finish(self, batch: Executor) -> None:
         found = self.grads if self.alone else [batch.total(value) for value in self.sums]
