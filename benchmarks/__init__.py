@@ -1,1 +1,1 @@
-"""One script per claim of speed. Each prints machine, versions, spread, and a ratio measured in one run."""
+"""Claims of speed and memory, each a ratio that is measured in one run: `python -m benchmarks.cpu`."""
