@@ -81,7 +81,7 @@ def refused(call, capsys, *argv, status=2):
 def test_an_unknown_experiment_is_answered_with_the_known(call, capsys):
     err = refused(call, capsys, "vgg99")
     assert "vgg99" in err
-    for name in [*NAMES, "list", "data", "plot", "compare"]:
+    for name in [*NAMES, "list", "data", "profile", "plot", "compare"]:
         assert f"'{name}'" in err or f" {name}," in err
 
 
@@ -98,7 +98,11 @@ def test_no_command_is_wrong_use(call, capsys):
 
 @pytest.mark.parametrize(
     ("option", "choices"),
-    [("--dataset", ["cifar100", "cifar10", "digits", "shapes"]), ("--device", ["auto", "cpu", "gpu"])],
+    [
+        ("--dataset", ["cifar100", "cifar10", "digits", "shapes"]),
+        ("--device", ["auto", "cpu", "gpu"]),
+        ("--engine", ["plan", "layers"]),
+    ],
 )
 def test_an_unknown_choice_is_answered_with_the_known(call, capsys, option, choices):
     err = refused(call, capsys, "vgg08", option, "imagenet")
@@ -682,3 +686,37 @@ def test_a_bad_number_of_threads_is_refused(finished, tmp_path):
     assert done.returncode == 2
     assert "MLP_NUM_THREADS is 'none'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- engines, and where the time goes
+
+
+def test_both_engines_give_the_same_run_up_to_rounding(train, tmp_path):
+    by_plans, by_layers = (train(tmp_path / kind, "--engine", kind) for kind in ("plan", "layers"))
+    for path, kind in ((by_plans, "plan"), (by_layers, "layers")):
+        part = json.loads((path / "environment.json").read_text())["parts"][-1]
+        assert (part["engine"], part["convolution"]) == (kind, "auto")
+    assert (by_plans / "config.json").read_text() == (by_layers / "config.json").read_text()
+    rows = [RunFolder.open(path).metrics() for path in (by_plans, by_layers)]
+    losses = [[row.train_loss for row in some] for some in rows]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_going_on_with_the_other_engine_is_said(call, tiny_data, half, capsys):
+    assert call("vgg08", *OPTIONS, "--resume", half, "--engine", "layers") == 0
+    assert "not bound to give the same bits: engine 'plan' -> 'layers'" in capsys.readouterr().err
+
+
+def test_profile_prints_where_the_time_of_a_step_goes(call, capsys):
+    assert call("profile", "vgg08", "--batch-size", "3") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"A training step of 3 images takes \d+ ms on \d+ threads: \d+ GFLOP/s", out)
+    assert [word for word in ("what", "share %", "GFLOP/s", "MB") if word not in out] == []
+    assert re.search(r"Convolution forward \(32, 16, 16\) +reduction_block_0_conv_1 ", out)
+    merged = len(out.splitlines())
+    assert call("profile", "vgg08", "--batch-size", "3", "--all") == 0
+    assert len(capsys.readouterr().out.splitlines()) > merged
+
+
+def test_profile_knows_the_experiments(call, capsys):
+    assert "'vgg08'" in refused(call, capsys, "profile", "vgg99")
