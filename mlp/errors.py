@@ -16,9 +16,14 @@ from mlp.checks import DTypeError, ShapeError, check_choice, check_same_shape, c
 from mlp.kernels import log_softmax, log_softmax_and_minus, sigmoid, softmax_minus, softplus
 
 
+def is_mean_over_examples(error: Any) -> bool:
+    """Return whether an error says so of itself: what a subclass inherits may not be true of it."""
+    return "is_mean_over_examples" in vars(type(error)) and bool(error.is_mean_over_examples)
+
+
 def value_and_grad(error: Any, outputs: Array, targets: Array) -> tuple[Any, Array]:
     """Return an error and its gradient: in one go where the error knows how, and one after the other elsewhere."""
-    if hasattr(error, "value_and_grad"):
+    if "value_and_grad" in vars(type(error)):  # what a subclass inherits may not be its own
         both: tuple[Any, Array] = error.value_and_grad(outputs, targets)
         return both
     return error(outputs, targets), error.grad(outputs, targets)
@@ -102,6 +107,7 @@ class CrossEntropyError:
     """
 
     is_mean_over_examples = True
+    takes_labels = True
 
     def __call__(self, outputs: Array, targets: Array) -> Any:
         """Return E."""
@@ -130,6 +136,8 @@ class CrossEntropySoftmaxError:
     over the sum of the w that took part (over the number of places without weights or ignored labels), ``"sum"``, or
     ``"none"``, the array of all l, whose `grad` is that of its sum. (ONNX's and, for labels, PyTorch's conventions.)
     """
+
+    takes_labels = True
 
     def __init__(
         self, class_weights: Array | None = None, ignore_label: int | None = None, reduction: str = "mean"

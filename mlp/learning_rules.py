@@ -70,10 +70,15 @@ class GradientDescentLearningRule:
             if flat[0] is None or param.shape != grad.shape:
                 check_same_shape(f"{type(self).__name__}.update_params: gradient {i}", grad, param)
         self.step_count += 1
-        if type(self)._update is GradientDescentLearningRule._update and all(array is not None for array in flat):
-            return self._update_all(*flat)
-        for param, grad, *state in zip(self.params, grads_wrt_params, *states, strict=True):
-            self._update(param, grad, *state)
+        if self._is_elementwise() and all(array is not None for array in flat):
+            self._update_all(*flat)
+        else:
+            for param, grad, *state in zip(self.params, grads_wrt_params, *states, strict=True):
+                self._update(param, grad, *state)
+
+    def _is_elementwise(self) -> bool:
+        """Return whether all parameters may be changed as one: a user's rule may look at each by itself."""
+        return type(self).__module__ == __name__ and type(self)._update is GradientDescentLearningRule._update
 
     def _update(self, param: Array, grad: Array, *state: Array) -> None:
         """Change one parameter, and its state."""

@@ -102,7 +102,7 @@ class Optimiser:
         engine: str = "plan",
     ) -> None:
         self.engine = Engine(model, error, engine)
-        self.model, self.error, self.learning_rule = model, error, learning_rule
+        self.learning_rule = learning_rule
         self.learning_rule.initialise(model.params)
         self.train_dataset, self.valid_dataset = train_dataset, valid_dataset
         if "error" in (data_monitors or {}):
@@ -111,6 +111,25 @@ class Optimiser:
         self.data_monitors.update(data_monitors or {})
         self.notebook = notebook
         self.schedulers, self.use_stochastic_eval = schedulers, use_stochastic_eval
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.engine.model
+
+    @model.setter
+    def model(self, model: Model) -> None:
+        self.engine.model = model
+
+    @property
+    def error(self) -> Error:
+        """The error."""
+        error: Error = self.engine.error
+        return error
+
+    @error.setter
+    def error(self, error: Error) -> None:
+        self.engine.error = error
 
     def do_training_epoch(self) -> None:
         """Train on every batch of the training provider once."""

@@ -23,10 +23,10 @@ class Prefetcher:
 
     def batch(self, epoch: int, index: int) -> tuple[Array, Array]:
         """Return batch number `index` of this epoch."""
-        if self._next == (epoch, index) and self._batch is not None:
-            batch = self._batch.result()
-        else:
-            batch = self._thread.submit(self.provider.batch, epoch, index).result()
+        waiting, self._batch = self._batch, None
+        if waiting is None or self._next != (epoch, index):
+            waiting = self._thread.submit(self.provider.batch, epoch, index)
+        batch = waiting.result()
         self._next = (epoch, index + 1)
         last = index + 1 >= self.provider.num_batches
         self._batch = None if last else self._thread.submit(self.provider.batch, epoch, index + 1)

@@ -20,10 +20,21 @@ from mlp.layers import (
     ConvolutionalLayer,
     GlobalAveragePooling2DLayer,
     Layer,
+    LayerWithParameters,
     LeakyReluLayer,
     ReluLayer,
     ResidualLayer,
+    StochasticLayer,
 )
+
+_KNOWN = {
+    AffineLayer,
+    BatchNormalizationLayer,
+    ChainLayer,
+    Convolution2DLayer,
+    ConvolutionalLayer,
+    ResidualLayer,
+}
 
 
 def output_shape(layer: Layer, shape: Sizes, batch: int) -> Sizes | None:
@@ -31,7 +42,7 @@ def output_shape(layer: Layer, shape: Sizes, batch: int) -> Sizes | None:
 
     Only the very classes of this library are known: a subclass may do something else, and runs as it is.
     """
-    if type(layer) in (ChainLayer, ResidualLayer):
+    if type(layer) in (ChainLayer, ResidualLayer) and is_known(layer):
         inside: Sizes | None = shape
         for child in layer.children():
             inside = None if inside is None else output_shape(child, inside, batch)
@@ -48,6 +59,13 @@ def output_shape(layer: Layer, shape: Sizes, batch: int) -> Sizes | None:
     return shape[:1] if kind is GlobalAverageStep else _shape_of_one(layer, shape) if kind is LayerStep else None
 
 
+def is_known(layer: Layer) -> bool:
+    """Return whether plans run layers of this class at all; not where the object has passes of its own."""
+    if {"fprop", "bprop", "backprop", "grads_wrt_params"} & vars(layer).keys():
+        return False
+    return type(layer) in _KNOWN or _runs_in_shards(layer)
+
+
 def step_for(layer: Layer, shape: Sizes, batch: int, label: str) -> Step:
     """Return a new step for a layer that `output_shape` accepts."""
     kind = _step_type(layer, shape, batch)
@@ -57,6 +75,8 @@ def step_for(layer: Layer, shape: Sizes, batch: int, label: str) -> Step:
 
 def _step_type(layer: Layer, shape: Sizes, batch: int) -> type[Step] | None:
     is_map = len(shape) == 3
+    if not is_known(layer):
+        return None
     match layer:
         case _ if type(layer) in (Convolution2DLayer, ConvolutionalLayer):
             return ConvolutionStep if _convolution_fits(layer, shape) else None
@@ -73,7 +93,7 @@ def _step_type(layer: Layer, shape: Sizes, batch: int) -> type[Step] | None:
             return ReluStep
         case LeakyReluLayer() if type(layer) is LeakyReluLayer and 0.0 <= layer.alpha <= 1.0:
             return ReluStep
-    return LayerStep if _runs_in_shards(type(layer)) else None
+    return LayerStep if _runs_in_shards(layer) and _axis_of(layer, shape) != 0 else None
 
 
 def _convolution_fits(layer: Any, shape: Sizes) -> bool:
@@ -91,9 +111,18 @@ def _tiles(layer: AveragePooling2DLayer, shape: Sizes) -> bool:
     return whole and plain
 
 
-def _runs_in_shards(kind: type[Layer]) -> bool:
+def _runs_in_shards(layer: Layer) -> bool:
     """Return whether a class says so itself: what a subclass elsewhere inherits may not be true of it."""
+    kind = type(layer)
+    if isinstance(layer, LayerWithParameters | StochasticLayer):
+        return False
     return kind.runs_in_shards and (kind.__module__.startswith("mlp.layers.") or "runs_in_shards" in vars(kind))
+
+
+def _axis_of(layer: Layer, shape: Sizes) -> int:
+    """Return the axis that a layer works along, counted from the batch's; 1 where it has none."""
+    axis: int = getattr(layer, "axis", 1)
+    return axis + len(shape) + 1 if axis < 0 else axis
 
 
 def _shape_of_one(layer: Layer, shape: Sizes) -> Sizes | None:

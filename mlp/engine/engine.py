@@ -1,7 +1,9 @@
 """Runs a model for a training loop: by plans where they know the layers, and by the layers' own passes elsewhere."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -9,17 +11,22 @@ import numpy as np
 
 from mlp.backend import Array, is_gpu_array
 from mlp.checks import check_choice
-from mlp.engine.catalogue import output_shape
+from mlp.engine.catalogue import is_known, output_shape
 from mlp.engine.plan import Plan, Purpose
-from mlp.errors import value_and_grad
-from mlp.layers import Layer
+from mlp.errors import is_mean_over_examples, value_and_grad
+from mlp.kernels import conv_method
+from mlp.layers import Layer, LayerWithParameters
 from mlp.layers.base import forward
 from mlp.layers.chain import chain_backprop, chain_params
 from mlp.models import Model
 
 ENGINES = ("plan", "layers")
 _PLANS_BYTES = 256_000_000
-"""Plans are kept while they take no more than this together; the one in use always is."""
+"""Plans that were not in the last pass are kept while all take no more than this, or than 1.5 times the largest."""
+
+
+_running: ContextVar[frozenset[int]] = ContextVar("running", default=frozenset())
+"""The engines that run in this context, which the threads of the pool share."""
 
 
 class Step(NamedTuple):
@@ -45,7 +52,12 @@ class Engine:
         self._plans: dict[Any, tuple[int, Plan | None]] = {}
         self._known: list[Any] = []
         self._params: list[Array] = []
+        self._in_use: set[Any] = set()
+        self._crowded = False
         self._lock = Lock()
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.model, self.error, self.kind)
 
     @property
     def params(self) -> list[Array]:
@@ -57,17 +69,34 @@ class Engine:
         """Return the model's outputs, in evaluation mode or (`stochastic`) in training mode."""
         if not self._plans_for(inputs):
             return self.model.fprop(inputs, evaluation=not stochastic)[-1]
-        with self._lock:
+        with self._alone():
             self._check(inputs)
             return self._forward(inputs, Purpose(stochastic, backward=False))[-1].outputs
 
     def forward_backward(self, inputs: Array, targets: Array) -> Step:
         """Return the error, the outputs and the gradients of all parameters, of a batch in training mode."""
+        if self.error is None:
+            raise ValueError("Engine.forward_backward: there is no error: make the engine with Engine(model, error)")
         if not self._plans_for(inputs):
             return self._by_layers(inputs, targets)
-        with self._lock:
+        with self._alone():
             self._check(inputs)
             return self._by_plans(inputs, targets)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads waiting. Raises RuntimeError where a layer or an error calls the engine that runs it."""
+        if id(self) in _running.get():
+            raise RuntimeError("Engine: a layer or an error called the engine that runs it: use a second Engine")
+        with self._lock:
+            token = _running.set(_running.get() | {id(self)})
+            self._in_use = set()
+            try:
+                yield
+            finally:
+                _running.reset(token)
+                if self._crowded:
+                    self._make_room()
 
     def _plans_for(self, inputs: Array) -> bool:
         """Return whether plans run this: not on a GPU, and not a model with passes of its own."""
@@ -81,12 +110,11 @@ class Engine:
 
     def _by_layers(self, inputs: Array, targets: Array) -> Step:
         activations = self.model.fprop(inputs)
-        outputs = activations[-1]
-        grads = self.model.grads_wrt_params(activations, self.error.grad(outputs, targets))
-        return Step(float(self.error(outputs, targets)), outputs, grads)
+        value, grads = value_and_grad(self.error, activations[-1], targets)
+        return Step(float(value), activations[-1], self.model.grads_wrt_params(activations, grads))
 
     def _by_plans(self, inputs: Array, targets: Array) -> Step:
-        trail = self._forward(inputs, Purpose(stochastic=True, backward=True), targets)
+        trail = self._forward(inputs, Purpose(stochastic=True, backward=True, with_error=True), targets)
         last = trail[-1]
         if last.found is not None:
             loss, through, grads = last.found
@@ -95,6 +123,8 @@ class Engine:
             value, through = value_and_grad(self.error, last.outputs, targets)
             loss, grads = float(value), []
         for piece in reversed(trail):
+            if through is None:  # nothing below has parameters
+                break
             through, of_piece = piece.backward(through)
             grads = of_piece + grads if grads else of_piece
         return Step(loss, last.outputs, grads)
@@ -104,8 +134,10 @@ class Engine:
         layers, trail, start = self.model.layers, [], 0
         while start < len(layers):
             stop, plan = self._planned(start, inputs, purpose)
-            piece = _Piece(layers[start:stop], plan, inputs, need_inputs=start > 0)
-            if plan is not None and plan.error is not None and targets is not None:
+            if plan is not None and plan.error is not None and not plan.takes(targets):
+                stop, plan = self._planned(start, inputs, purpose._replace(with_error=False))
+            piece = _Piece(layers[start:stop], plan, inputs, need_inputs=bool(chain_params(layers[:start])))
+            if plan is not None and plan.error is not None:
                 piece.train(targets)
             else:
                 piece.forward(purpose.stochastic)
@@ -115,16 +147,19 @@ class Engine:
 
     def _planned(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, Plan | None]:
         """Return how far a plan can go from layer `start`, and the plan; where it cannot, the next layer and None."""
-        key = (start, inputs.shape, inputs.dtype, purpose)
+        if not isinstance(inputs, np.ndarray):  # the next layer says so
+            return start + 1, None
+        key = (start, inputs.shape, inputs.dtype, purpose, conv_method())
         if key not in self._plans:
             self._plans[key] = self._new_plan(start, inputs, purpose)
-            self._make_room(key)
+            self._crowded = True
+        self._in_use.add(key)
         stop, plan = self._plans[key] = self._plans.pop(key)  # the plan in use last stands last
         return stop, plan
 
     def _new_plan(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, Plan | None]:
         layers, stop, shape = self.model.layers, start, inputs.shape[1:]
-        while stop < len(layers) and len(inputs) and inputs.ndim > 1:
+        while stop < len(layers) and inputs.ndim > 1 and inputs.size:
             after = output_shape(layers[stop], shape, len(inputs))
             if after is None:
                 break
@@ -132,17 +167,19 @@ class Engine:
         dtype = np.result_type(inputs, *chain_params(layers[start:stop]))
         if stop == start or inputs.dtype.kind != "f" or dtype not in (np.float32, np.float64):
             return start + 1, None
-        goes_on = purpose.backward and stop == len(layers) and getattr(self.error, "is_mean_over_examples", False)
+        goes_on = purpose.with_error and stop == len(layers) and is_mean_over_examples(self.error)
         need_inputs = purpose.backward and bool(chain_params(layers[:start]))
         purpose = purpose._replace(need_inputs=need_inputs)
         return stop, Plan(layers[start:stop], inputs.shape, dtype, purpose, self.error if goes_on else None)
 
-    def _make_room(self, newest: Any) -> None:
-        """Forget the plans that were not in use for longest, while all of them together take too much memory."""
-        sizes = {key: plan.executor.batch_memory() if plan else 0 for key, (_, plan) in self._plans.items()}
-        for key in list(self._plans):
-            if key != newest and sum(sizes.values()) > _PLANS_BYTES:
+    def _make_room(self) -> None:
+        """Forget plans that this pass did not use, those first that were not in use for longest."""
+        sizes = {key: plan.executor.num_bytes() if plan else 0 for key, (_, plan) in self._plans.items()}
+        limit = max(_PLANS_BYTES, 1.5 * max(sizes.values(), default=0))
+        for key in [key for key in self._plans if key not in self._in_use]:
+            if sum(sizes.values()) > limit:
                 del self._plans[key], sizes[key]
+        self._crowded = False
 
     def _check(self, inputs: Array) -> None:
         """Raise what `Model.fprop` would for these inputs; forget all plans where the model has changed."""
@@ -151,7 +188,7 @@ class Engine:
 
     def _look(self) -> None:
         """Forget all plans where the model has changed since the last look."""
-        present: list[Any] = []
+        present: list[Any] = [self.error, *getattr(self.error, "__dict__", {}).values()]
         _fingerprint(self.model.layers, present)
         if len(present) != len(self._known) or not all(map(operator.is_, present, self._known)):
             self._plans.clear()
@@ -183,10 +220,17 @@ class _Piece:
 
 
 def _fingerprint(layers: Sequence[Layer], found: list[Any]) -> None:
-    """Add all that plans are made from: every layer and every object that an attribute of it names."""
+    """Add all that plans are made from: every layer, and of those that they know all that its attributes name.
+
+    What other layers keep may change with every forward pass; of them only the parameters count.
+    """
     for layer in layers:
         attributes = vars(layer)
-        found.append(layer)
+        known = is_known(layer)
+        found += [layer, type(layer), known]
+        if not known:
+            found += layer.params if isinstance(layer, LayerWithParameters) else []
+            continue
         if "_memory" in attributes:  # changes with every forward pass
             attributes = {name: value for name, value in attributes.items() if name != "_memory"}
         found += attributes.values()

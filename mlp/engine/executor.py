@@ -59,7 +59,7 @@ class Shard:
             self._frames.append(memory)
         self.framed[value] = memory
         self.arrays[value] = inside = view(memory, value)
-        self.flat[value] = inside.reshape(len(inside), -1) if inside.ndim > 1 else inside
+        self.flat[value] = inside.reshape(len(inside), -1)
 
     def add_to(self, sums: Value, array: Array) -> None:
         """Add an array to the sums of the shard's part."""
@@ -93,6 +93,14 @@ class Shard:
         return array
 
 
+class _Hand:
+    """What a thread works with: its memory, its views of it, and the size of the last shard that was in it."""
+
+    def __init__(self) -> None:
+        self.scratch, self.size_before = Scratch(), 0
+        self.shards: dict[int, Shard] = {}
+
+
 class Executor:
     """The memory of a program and the way to run it.
 
@@ -106,11 +114,9 @@ class Executor:
         ends = np.cumsum(cut.sizes).tolist()
         self.rows = [slice(end - size, end) for end, size in zip(ends, cut.sizes, strict=True)]
         self._memory = [None if in_thread else self._batch_memory(value) for value, in_thread in program.pieces]
-        self._shards: list[dict[int, Shard]] = []
+        self._hands: dict[int, _Hand] = {}
         self._numbers = {action: i for i, action in enumerate(program.actions)}
         self.times: dict[tuple[int, int], float] | None = None
-        self._scratch: list[Scratch] = []
-        self._size_before: list[int] = []
 
     def run(self, phases: Sequence[Phase]) -> None:
         """Run phases in order. An action's error is raised with a note that says whose it is."""
@@ -139,6 +145,10 @@ class Executor:
         """Return the bytes that the batch's values take."""
         return sum(array.nbytes for arrays in self._memory if arrays is not None for array in arrays)
 
+    def num_bytes(self) -> int:
+        """Return all the bytes that are taken: for the batch's values, and by every thread that has worked."""
+        return self.batch_memory() + sum(hand.scratch.num_bytes() for hand in self._hands.values())
+
     @property
     def num_threads(self) -> int:
         """The number of threads that shards run on."""
@@ -165,11 +175,12 @@ class Executor:
 
         def work(thread: int, number: int) -> None:
             part = last - number if backwards else number
+            hand = self._hands.setdefault(thread, _Hand())
             for index in range(part * size, min((part + 1) * size, shards)):
-                shard = self._shard(thread, index)
-                if self._size_before[thread] != shard.n:
-                    self._size_before[thread] = shard.n
+                shard = self._shard(hand, index)
+                if hand.size_before != shard.n:
                     shard.clear_frames()
+                    hand.size_before = shard.n  # last: Ctrl-C may come in between
                 for action in actions:
                     self._act(thread, action, shard)
 
@@ -183,14 +194,10 @@ class Executor:
         pieces = np.split(block, np.cumsum(counts[:-1]))
         return [piece.reshape(value.memory_shape(n)) for piece, n in zip(pieces, self.cut.sizes, strict=True)]
 
-    def _shard(self, thread: int, index: int) -> Shard:
-        while len(self._shards) <= thread:
-            self._shards.append({})
-            self._scratch.append(Scratch())
-            self._size_before.append(0)
-        shard = self._shards[thread].get(index)
+    def _shard(self, hand: _Hand, index: int) -> Shard:
+        shard = hand.shards.get(index)
         if shard is None:
-            shard = self._shards[thread][index] = self._new_shard(index, self._scratch[thread])
+            shard = hand.shards[index] = self._new_shard(index, hand.scratch)
         return shard
 
     def _new_shard(self, index: int, scratch: Scratch) -> Shard:

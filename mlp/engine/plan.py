@@ -23,19 +23,20 @@ _SHARD_BYTES, _MIN_SHARD = 1_750_000, 4
 
 
 class Purpose(NamedTuple):
-    """What a plan is for: the mode of the layers, whether it goes backward too, and as far as the inputs' gradient."""
+    """What a plan is for: the mode of the layers; whether it goes backward too, from the error, and to the inputs."""
 
     stochastic: bool
     backward: bool
+    with_error: bool = False
     need_inputs: bool = False
 
 
 class _Sum(NamedTuple):
-    """A residual connection in the order of computation: total = first + second."""
+    """A residual connection in the order of computation: outputs = first + second."""
 
     first: Value
     second: Value
-    total: Value
+    outputs: Value
 
 
 class _Node(NamedTuple):
@@ -79,13 +80,24 @@ class Plan:
         self.executor = Executor(program, shards, self.dtype)
         self.steps = [node.step for node in self._nodes if isinstance(node, _Node)]
         self._param_shapes = [_param_shapes(step.layer) for step in self.steps]
-        self._all: list[Phase] = program.phases()
-        self._forward_phases, self._backward_phases = program.phases(0, self._half), program.phases(self._half)
+        halves = purpose.backward and error is None
+        self._phases: list[Phase] = program.phases(0, self._half if halves else None)
+        self._backward_phases = program.phases(self._half) if halves else []
+
+    def takes(self, targets: Any) -> bool:
+        """Return whether `train` can run with these targets. Where not, the error itself says why, of a whole batch."""
+        if self.error is None or not isinstance(targets, np.ndarray) or targets.dtype.kind not in "fiu":
+            return False
+        if targets.shape == (self.shape[0], *self.last.shape):
+            return True
+        whole = targets.dtype.kind in "iu" and getattr(self.error, "takes_labels", False)
+        labels = whole and targets.shape == (self.shape[0], *self.last.shape[1:])
+        return labels and int(targets.min()) >= 0 and int(targets.max()) < self.last.shape[0]
 
     def outputs(self, inputs: Array) -> Array:
         """Return the last layer's outputs."""
         self._start(inputs)
-        self.executor.run(self._all if not self.purpose.backward else self._forward_phases)
+        self.executor.run(self._phases)
         return self._result
 
     def gradients(self, grads_wrt_outputs: Array) -> tuple[Array | None, list[Array]]:
@@ -100,7 +112,7 @@ class Plan:
         self._targets, grads = targets, self._new_grads()
         self._start(inputs)
         self._grads_wrt_inputs = self._like_examples(self.first) if self.purpose.need_inputs else None
-        self.executor.run(self._all)
+        self.executor.run(self._phases)
         return float(self.losses.sum()), self._result, self._grads_wrt_inputs, grads
 
     def _start(self, inputs: Array) -> None:
@@ -148,12 +160,12 @@ class Plan:
         found: dict[Value, list[Value]] = {self.last: [start]}
         needed = self._needed()
         for node in reversed(self._nodes):
+            if node.outputs not in found:
+                continue
             if isinstance(node, _Sum):
-                grads = self._summed(builder, found.pop(node.total))
+                grads = self._summed(builder, found.pop(node.outputs))
                 for value in (node.first, node.second):
                     found.setdefault(value, []).append(grads)
-                continue
-            if node.outputs not in found:
                 continue
             grads = self._summed(builder, found.pop(node.outputs))
             through = node.step.backward(builder, grads, node.inputs in needed)
@@ -170,7 +182,7 @@ class Plan:
         for node in self._nodes:
             if isinstance(node, _Sum):
                 if node.first in needed or node.second in needed:
-                    needed.add(node.total)
+                    needed.add(node.outputs)
             elif node.inputs in needed or isinstance(node.step.layer, LayerWithParameters):
                 needed.add(node.outputs)
         return needed

@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from mlp.backend import Array
+from mlp.checks import check_positive_int
 from mlp.engine.engine import Engine
 from mlp.engine.executor import Executor
 from mlp.engine.program import Action, numbers_of
@@ -44,26 +45,33 @@ class Profile(NamedTuple):
 
 
 def profile(engine: Engine, inputs: Array, targets: Array, repeats: int = 5) -> Profile:
-    """Take training steps and return their mean costs. Timing every action takes a little time itself."""
+    """Take training steps and return their mean costs. Timing every action takes a little time itself.
+
+    Raises ValueError where no part of the model runs by a plan.
+    """
+    check_positive_int("profile: repeats", repeats)
     engine.forward_backward(inputs, targets)
-    executors = [plan.executor for plan in engine.plans() if plan.purpose.backward]
+    executors = [plan.executor for plan in engine.plans()]
+    if not executors:
+        raise ValueError("profile: no part of the model runs by a plan")
     for executor in executors:
         executor.times = {}
-    start = perf_counter()
-    for _ in range(repeats):
-        engine.forward_backward(inputs, targets)
-    seconds = (perf_counter() - start) / repeats
-    costs = [cost for executor in executors for cost in _costs(executor, repeats)]
-    threads = max((executor.num_threads for executor in executors), default=1)
-    for executor in executors:
-        executor.times = None
-    return Profile(costs, seconds, threads)
+    try:
+        start = perf_counter()
+        for _ in range(repeats):
+            engine.forward_backward(inputs, targets)
+        seconds = (perf_counter() - start) / repeats
+        used = [(executor, executor.times) for executor in executors if executor.times]
+    finally:
+        for executor in executors:
+            executor.times = None
+    costs = [cost for executor, times in used for cost in _costs(executor, times, repeats)]
+    return Profile(costs, seconds, max(executor.num_threads for executor, _ in used))
 
 
-def _costs(executor: Executor, repeats: int) -> Iterator[Cost]:
-    assert executor.times is not None
+def _costs(executor: Executor, times: dict[tuple[int, int], float], repeats: int) -> Iterator[Cost]:
     for i, action in enumerate(executor.program.actions):
-        seconds = sum(value for (_, number), value in executor.times.items() if number == i) / repeats
+        seconds = sum(value for (_, number), value in times.items() if number == i) / repeats
         batch = sum(executor.cut.sizes)
         numbers = sum(numbers_of(value, batch) for value in {*action.reads, *action.writes})
         yield Cost(action.label, name_of(action), seconds, action.flops * batch, numbers * executor.dtype.itemsize)

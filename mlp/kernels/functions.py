@@ -79,7 +79,9 @@ def _exps(x: Array, axis: int) -> tuple[Array, Array]:
     indices[axis] = -1
     first = xp.arange(x.shape[axis]).reshape(indices) == xp.argmax(x.real, axis=axis, keepdims=True)
     lowest = -0.5 * float(np.finfo(top.dtype).max)
-    low = 2.0 * xp.minimum(xp.maximum(top, lowest), 0) - 2e4  # exp(low - max x) is 0, and nothing overflows
+    low = (
+        xp.maximum(2.0 * xp.minimum(xp.maximum(top, lowest), 0), 2.0 * lowest + 2e4) - 2e4
+    )  # exp(low - max x) is 0, and nothing overflows
     x = xp.where(x.real < low, low, x)
     z = x - top
     back = z - x

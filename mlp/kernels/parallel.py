@@ -6,10 +6,12 @@ number of threads. (The limit on the BLAS holds for the whole process while a ke
 """
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from contextvars import copy_context
 from functools import cache
+from threading import Lock
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -47,7 +49,7 @@ def run_parts(work: Callable[[int, int], T], count: int, grain: int) -> list[T]:
     with single_threaded_blas():
         if len(parts) == 1 or num_threads() == 1:
             return [work(*part) for part in parts]
-        futures = [_pool().submit(work, *part) for part in parts]
+        futures = [_submit(work, *part) for part in parts]
         return [future.result() for future in futures]
 
 
@@ -75,27 +77,65 @@ def run_on_threads(work: Callable[[int, int], object], count: int) -> None:
             failed.append(thread)
             raise
 
-    futures = [_pool().submit(worker, thread) for thread in range(1, threads)]
+    futures: list[Future[None]] = []
     try:
+        futures += (_submit(worker, thread) for thread in range(1, threads))
         worker(0)
     finally:
-        wait(futures)
+        _wait(futures, failed)
     for future in futures:
         future.result()
 
 
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
+def _wait(futures: Sequence[Future[None]], failed: list[int]) -> None:
+    """Wait until all are done, also where Ctrl-C is pressed meanwhile; then raise that."""
+    interrupted: BaseException | None = None
+    while not all(future.done() for future in futures):
+        try:
+            wait(futures)
+        except BaseException as error:
+            interrupted = error
+            failed.append(0)
+    if interrupted is not None:
+        raise interrupted
+
+
+def _submit(work: Callable[..., T], *args: int) -> Future[T]:
+    """Run a function in the pool, with the caller's context: NumPy's `errstate` is part of it."""
+    context = copy_context()
+    return _pool().submit(lambda: context.run(work, *args))
+
+
+class _SingleThreadedBlas:
+    """Keeps the BLAS of this process on one thread, from the first that enters to the last that leaves."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before: list[int] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = [library.num_threads for library in _blas_libraries()]
+                for library in _blas_libraries():
+                    library.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for library, number in zip(_blas_libraries(), self._before, strict=True):
+                    library.set_num_threads(number)
+
+
+_single_threaded_blas = _SingleThreadedBlas()
+
+
+def single_threaded_blas() -> AbstractContextManager[None]:
     """Keep the BLAS of this process on one thread meanwhile."""
-    libraries = _blas_libraries()
-    before = [library.num_threads for library in libraries]
-    for library in libraries:
-        library.set_num_threads(1)
-    try:
-        yield
-    finally:
-        for library, number in zip(libraries, before, strict=True):
-            library.set_num_threads(number)
+    return _single_threaded_blas
 
 
 @cache
@@ -109,5 +149,11 @@ def _blas_libraries() -> list[Any]:
     return controllers
 
 
-if hasattr(os, "register_at_fork"):  # a child has no threads of its parent: it makes its own pool
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _after_fork() -> None:
+    """In a child: it has no threads of its parent, and nobody in it uses the BLAS yet."""
+    _pool.cache_clear()
+    _single_threaded_blas.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -25,6 +25,10 @@ class Scratch:
             piece = self._pieces[key] = np.empty(count, dtype)
         return piece[:count].reshape(shape)
 
+    def num_bytes(self) -> int:
+        """Return how much memory it is."""
+        return sum(int(piece.nbytes) for piece in self._pieces.values())
+
     def zeros(self, name: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return an array of this shape, zero at first, which belongs to this name and this shape alone."""
         key = (name, shape, np.dtype(dtype))

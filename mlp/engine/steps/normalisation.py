@@ -1,5 +1,7 @@
 """Batch normalisation: its statistics couple the shards."""
 
+from math import ceil
+
 import numpy as np
 
 from mlp.backend import Array
@@ -7,11 +9,14 @@ from mlp.engine.builder import Builder, Step
 from mlp.engine.executor import Executor, Shard
 from mlp.engine.program import Value
 
+_SAMPLE = 16
+"""Pixels whose mean stands for that of a shard, to be taken off first."""
+
 
 class BatchNormStep(Step):
     """y = gamma (x - mean) / std + beta.
 
-    In training, every shard takes off its first value in each channel, `first`, and sums up c = x - first and c^2.
+    In training, every shard takes off a value near its mean, `first`, and sums up c = x - first and c^2.
     What the shards found is put together in float64 (Chan, Golub and LeVeque, Algorithms for computing the sample
     variance, The American Statistician 37 (1983)): a shard of m values has the mean first + sum(c) / m. From then on x
     stays as c in memory, so that a large mean takes no digits. Backward, the sums of g and g c go the same way.
@@ -48,7 +53,7 @@ class BatchNormStep(Step):
 
     def _statistics(self, shard: Shard) -> None:
         source, flat, i = shard.flat[self.inputs], shard.flat[self.centred], shard.index
-        self.first[i] = source[0, : self.channels]
+        self.first[i] = self._typical(source)
         self.shard_counts[i] = shard.n * self.places
         np.subtract(source, shard.row("first", self.inputs, self.first[i]), out=flat)
         squares = shard.like(self.inputs)
@@ -57,9 +62,8 @@ class BatchNormStep(Step):
             self.sums[i], self.squares[i] = self._sum(flat), self._sum(squares)
 
     def _combine(self, batch: Executor) -> None:
-        layer, first = self.layer, self.first.astype(np.float64)
-        if not np.isfinite(self.squares).all():
-            self._statistics_in_float64(batch)
+        unit = self._unit(batch)
+        first = self.first.astype(np.float64) * unit
         offsets = self.sums / self.shard_counts
         weights = self.shard_counts / self.count
         origin = first[0]
@@ -67,15 +71,27 @@ class BatchNormStep(Step):
         apart = first - origin + offsets - shift
         var = ((self.squares - self.sums * offsets) / self.count + weights * apart * apart).sum(axis=0)
         var = np.maximum(var, 0.0)
-        self.from_mean = first - origin - shift
-        layer.update_running(origin + shift, var, self.count)
-        self._set_scale(np.sqrt(var + layer.epsilon))
+        self.from_mean = (first - origin - shift) / unit
+        with np.errstate(over="ignore"):
+            self.layer.update_running((origin + shift) / unit, var / unit / unit, self.count)
+        self._set_scale(np.sqrt(var + self.layer.epsilon * unit * unit) / unit)
 
-    def _statistics_in_float64(self, batch: Executor) -> None:
-        """Sum up again where squares have overflowed."""
-        for i, flat in enumerate(batch.flat(self.centred)):
-            exact = flat.astype(np.float64)
-            self.sums[i], self.squares[i] = self._sum(exact), self._sum(exact * exact)
+    def _unit(self, batch: Executor) -> Array | float:
+        """Return what x is multiplied by in the sums: 1; where squares have overflowed powers of two, with new sums."""
+        if np.isfinite(self.squares).all():
+            return 1.0
+        shards = [flat.astype(np.float64).reshape(-1, self.channels) for flat in batch.flat(self.centred)]
+        _, exponents = np.frexp(np.max([np.abs(rows).max(axis=0) for rows in shards], axis=0))
+        unit: Array = np.ldexp(1.0, -np.maximum(exponents, 0))
+        for i, rows in enumerate(shards):
+            self.sums[i], self.squares[i] = (rows * unit).sum(axis=0), ((rows * unit) ** 2).sum(axis=0)
+        return unit
+
+    def _typical(self, flat: Array) -> Array:
+        """Return a value (C,) near the mean, and equal to all where all are equal: the mean of a few pixels."""
+        sample = flat[: ceil(_SAMPLE * self.channels / flat.shape[1])].reshape(-1, self.channels)
+        typical: Array = sample[0] + (sample - sample[0]).mean(axis=0)
+        return typical
 
     def _take_running(self) -> None:
         self.first[...] = 0
@@ -104,19 +120,18 @@ class BatchNormStep(Step):
     def _combine_grads(self, batch: Executor) -> None:
         grad_beta = self.grad_sums.sum(axis=0)
         grad_gamma = (self.product_sums + self.from_mean * self.grad_sums).sum(axis=0) / self.std
-        slope = grad_gamma / self.count / self.std
-        self.centred_factor = -self.scale * slope
-        self.constants = -self.scale * (grad_beta / self.count + slope * self.from_mean)
+        self.slope = grad_gamma / self.count / self.std
+        self.constants = grad_beta / self.count + self.slope * self.from_mean
         self.grads[0][...], self.grads[1][...] = grad_gamma, grad_beta
 
     def _backward(self, shard: Shard) -> None:
         """dE/dx = scale (g - mean(g) - xhat mean(g xhat))."""
         grads, target = shard.flat[self.grads_value], shard.flat[self.grads_wrt_inputs]
-        centred = shard.like(self.grads_value)
-        np.multiply(shard.flat[self.centred], shard.row("factor", self.inputs, self.centred_factor), out=centred)
-        centred += shard.row("constant", self.inputs, self.constants[shard.index])
-        np.multiply(grads, shard.row("scale", self.inputs, self.scale), out=target)
-        target += centred
+        means = shard.like(self.grads_value)
+        np.multiply(shard.flat[self.centred], shard.row("slope", self.inputs, self.slope), out=means)
+        means += shard.row("constant", self.inputs, self.constants[shard.index])
+        np.subtract(grads, means, out=target)
+        target *= shard.row("scale", self.inputs, self.scale)
 
     def _sum(self, flat: Array) -> Array:
         """Return the sums (C,) over all but the channels."""

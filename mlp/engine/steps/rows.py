@@ -3,10 +3,12 @@
 import numpy as np
 
 from mlp.backend import Array
+from mlp.checks import check_shape
 from mlp.engine.builder import Builder, Step
 from mlp.engine.executor import Executor, Shard
 from mlp.engine.program import MAP, ROWS, SUMS, Value
 from mlp.kernels.products import matmul_rows
+from mlp.layers.chain import MissingReturnError
 
 
 class AffineStep(Step):
@@ -74,11 +76,19 @@ class LayerStep(Step):
         return self.grads_wrt_inputs
 
     def _forward(self, shard: Shard) -> None:
-        examples(shard, self.outputs)[...] = self.layer.fprop(examples(shard, self.inputs))
+        self._put(shard, self.outputs, "fprop", self.layer.fprop(examples(shard, self.inputs)))
 
     def _backward(self, shard: Shard) -> None:
         arrays = [examples(shard, value) for value in (self.inputs, self.outputs, self.grads_value)]
-        examples(shard, self.grads_wrt_inputs)[...] = self.layer.bprop(*arrays)
+        self._put(shard, self.grads_wrt_inputs, "bprop", self.layer.bprop(*arrays))
+
+    def _put(self, shard: Shard, value: Value, method: str, result: Array) -> None:
+        """Keep what a method returned; raise MissingReturnError or ShapeError where it is not what it must be."""
+        target = examples(shard, value)
+        if result is None:
+            raise MissingReturnError(f"{self.layer!r}.{method} returned None: is a return missing?")
+        check_shape(f"{self.layer!r}.{method}: what it returned", result, target.shape)
+        target[...] = result
 
 
 def examples(shard: Shard, value: Value) -> Array:

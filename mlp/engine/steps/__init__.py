@@ -1,0 +1,1 @@
+"""Steps: what a layer adds to a program, forward and backward."""
