@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from math import expm1, log
 from typing import Any, ClassVar
 
-from mlp.backend import Array, array_module, is_gpu_array
+from mlp.backend import Array, array_module
 from mlp.checks import DTypeError, ShapeError, check_array, check_flag, check_number, check_same_shape
-from mlp.kernels import Pieces, zeros_like_all
+from mlp.kernels import Pieces, listed, zeros_like_all
 
 _CHUNK_LENGTH = 32_768  # numbers of each of a rule's arrays that are worked on at once, in a core's cache
 
@@ -31,7 +31,7 @@ class GradientDescentLearningRule:
 
     def initialise(self, params: Iterable[Array]) -> None:
         """Take over the parameters (a list of arrays, or one array along its first axis); state starts at zero."""
-        self.params = _listed(params)
+        self.params = listed(params)
         for i, param in enumerate(self.params):
             check_array(f"{type(self).__name__}.initialise: parameter {i}", param)
             if param.dtype.kind not in "fc":
@@ -57,7 +57,7 @@ class GradientDescentLearningRule:
 
     def update_params(self, grads_wrt_params: Sequence[Array]) -> None:
         """Change every parameter in place, by its gradient (same order, same shapes)."""
-        grads_wrt_params = _listed(grads_wrt_params)
+        grads_wrt_params = listed(grads_wrt_params)
         if len(grads_wrt_params) != len(self.params):
             hint = "" if self.params else "; call initialise(params) first"
             raise ShapeError(
@@ -77,7 +77,7 @@ class GradientDescentLearningRule:
                 self._update(param, grad, *state)
 
     def _is_elementwise(self) -> bool:
-        """Return whether all parameters may be changed as one: a user's rule may look at each by itself."""
+        """Return whether all parameters may be changed as one: a user's rule may look at each."""
         return type(self).__module__ == __name__ and type(self)._update is GradientDescentLearningRule._update
 
     def _update(self, param: Array, grad: Array, *state: Array) -> None:
@@ -92,9 +92,8 @@ class GradientDescentLearningRule:
     def _update_all(self, *flat: Any) -> None:
         """Change all parameters in one pass through the cache, their gradients and states each in a flat array."""
         steps = array_module(flat[0]).empty_like(flat[0])
-        length = len(steps) if is_gpu_array(steps) else _CHUNK_LENGTH
-        for i in range(0, len(steps), length):
-            self._descent(*(array[i : i + length] for array in (steps, *flat)))
+        for i in range(0, len(steps), _CHUNK_LENGTH):
+            self._descent(*(array[i : i + _CHUNK_LENGTH] for array in (steps, *flat)))
         for param, step in zip(self.params, Pieces(steps, [param.shape for param in self.params]), strict=True):
             param -= step
 
@@ -285,19 +284,12 @@ class RMSPropLearningRule(GradientDescentLearningRule):
 def _scaled(out: Array, grad: Array, squares: Array, rate: float, epsilon: float, inside: bool) -> Array:
     """Return rate g / sqrt(squares + epsilon), or rate g / (sqrt(squares) + epsilon), in the memory of `out`."""
     xp = array_module(grad)
-    xp.add(squares, epsilon if inside else 0.0, out=out)
-    xp.sqrt(out, out=out)
-    out += 0.0 if inside else epsilon
+    xp.sqrt(squares + epsilon if inside else squares, out=out)
+    if not inside:
+        out += epsilon
     xp.divide(grad, out, out=out)
     out *= rate
     return out
-
-
-def _listed(arrays: Any) -> list[Array]:
-    """Return a list of arrays, for one array the list of its parts along the first axis (views, numbers too)."""
-    if isinstance(arrays, Pieces):
-        return arrays
-    return [arrays[i, ...] for i in range(len(arrays))] if hasattr(arrays, "ndim") else list(arrays)
 
 
 def _one_minus_power(beta: float, t: int) -> float:

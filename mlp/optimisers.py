@@ -10,8 +10,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from mlp.backend import Array, to_cpu, to_device
-from mlp.checks import check_shape
-from mlp.engine import Engine, Step
+from mlp.checks import check_choice, check_shape
+from mlp.engine import ENGINES, Engine, Step
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
 
@@ -101,7 +101,7 @@ class Optimiser:
         use_stochastic_eval: bool = False,
         engine: str = "plan",
     ) -> None:
-        self.engine = Engine(model, error, engine)
+        self.engine = Engine(model, error, check_choice("Optimiser: engine", engine, ENGINES))
         self.learning_rule = learning_rule
         self.learning_rule.initialise(model.params)
         self.train_dataset, self.valid_dataset = train_dataset, valid_dataset

@@ -2,8 +2,8 @@
 
 Gradients by two methods over the whole table of cases, the report's five networks over all their parameters, functions
 at extremes against 60-digit arithmetic, plans against the layers, and, where there is a GPU, every layer on it against
-the CPU. It needs nothing
-but the library, about half a minute, and no network. The exit status is 1 where anything is wrong.
+the CPU. It needs nothing but the library, about half a minute, and no network. The exit status is 1 where anything is
+wrong.
 """
 
 import argparse

@@ -40,7 +40,9 @@ class Step(NamedTuple):
 class Engine:
     """A model and the way to run it: ``"plan"``, or ``"layers"`` for `Model.fprop` and the layers' own passes.
 
-    Both compute the same numbers, up to rounding. A plan is made when a batch of a new shape comes, and kept; it holds
+    `error` is one of `mlp.errors`, or any object with ``error(outputs, targets)`` and ``error.grad(outputs, targets)``;
+    only `forward_backward` needs it. Both kinds compute the same numbers, up to rounding; ``"layers"`` is the one to
+    step through with a debugger. A plan is made when a batch of a new shape comes, and kept; it holds
     memory for that shape. Layers that plans do not know (a user's own, those that remember something, other devices
     and dtypes) run by their own passes between the plans of the others. When the model has changed - layers added or
     replaced, an attribute of a layer set to another object - all plans are made anew.

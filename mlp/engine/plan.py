@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp.backend import Array
+from mlp.checks import check_shape
 from mlp.engine.builder import Builder, Step
 from mlp.engine.catalogue import step_for
 from mlp.engine.executor import Executor, Shard, cut
@@ -101,7 +102,12 @@ class Plan:
         return self._result
 
     def gradients(self, grads_wrt_outputs: Array) -> tuple[Array | None, list[Array]]:
-        """Return (dE/d inputs or None, the gradients of all parameters) for the last call of `outputs`."""
+        """Return (dE/d inputs or None, the gradients of all parameters) for the last call of `outputs`.
+
+        Raises ShapeError where the gradients have not the outputs' shape.
+        """
+        who = f"{type(self.layers[-1]).__name__}.backprop: grads_wrt_outputs"
+        check_shape(who, grads_wrt_outputs, (self.shape[0], *self.last.shape))
         self._incoming, grads = grads_wrt_outputs, self._new_grads()
         self._grads_wrt_inputs = self._like_examples(self.first) if self.purpose.need_inputs else None
         self.executor.run(self._backward_phases)

@@ -11,8 +11,7 @@ In both, a value takes the place of one that is no longer read.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlp.backend import Array
@@ -30,7 +29,6 @@ class Value:
 
     kind: str
     shape: Sizes
-    number: int = field(default_factory=count().__next__)
 
     def memory_shape(self, n: int) -> Sizes:
         """Return the shape in memory, for a shard of n examples."""

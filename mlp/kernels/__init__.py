@@ -1,6 +1,7 @@
 """Primitives below the layers: convolution as matrix products, functions that stay finite, threads for a batch.
 
-A kernel takes arrays and a geometry, knows nothing of layers, and runs where its arrays lie.
+A kernel takes arrays and a geometry and knows nothing of layers. Those that the layers call run where their arrays lie;
+those of the engine's plans, `winograd`, `columns` and `products`, are NumPy's alone, as are `scratch` and `parallel`.
 """
 
 from mlp.kernels.convolution import (
@@ -23,7 +24,7 @@ from mlp.kernels.functions import (
 )
 from mlp.kernels.moments import Moments, moments
 from mlp.kernels.parallel import SettingError, num_threads, run_parts
-from mlp.kernels.pieces import Pieces, zeros_like_all
+from mlp.kernels.pieces import Pieces, listed, zeros_like_all
 from mlp.kernels.windows import Padding, PoolGeometry, Sizes
 from mlp.kernels.winograd import conv_method
 
@@ -42,6 +43,7 @@ __all__ = [
     "conv_grad_kernels",
     "conv_grads",
     "conv_method",
+    "listed",
     "log_softmax",
     "log_softmax_and_minus",
     "moments",

@@ -39,3 +39,10 @@ def zeros_like_all(arrays: Sequence[Array]) -> list[Array]:
         return [array_module(array).zeros_like(array) for array in arrays]
     flat = array_module(arrays[0]).zeros(sum(int(array.size) for array in arrays), arrays[0].dtype)
     return Pieces(flat, [array.shape for array in arrays])
+
+
+def listed(arrays: Any) -> list[Array]:
+    """Return a list of arrays, for one array the list of its parts along the first axis (views, numbers too)."""
+    if isinstance(arrays, Pieces):
+        return arrays
+    return [arrays[i, ...] for i in range(len(arrays))] if hasattr(arrays, "ndim") else list(arrays)

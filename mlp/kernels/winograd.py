@@ -4,11 +4,11 @@ A tile of 4x4 outputs depends on 6x6 inputs. Seen as polynomials of degree 2 (ke
 one axis at a time, their product has degree 5, so 6 values fix it: instead of 4 x 3 = 12 multiplications an axis takes
 6, and both axes 36 instead of 144. With the points p_i (and the point at infinity), one axis is
 
-    y = A' ((G w) (B' x)),    y 4 outputs, w 3 weights, x 6 inputs
+    y = A' ((G w) * (B' x)), * elementwise,    y 4 outputs, w 3 weights, x 6 inputs
 
 Winograd, Arithmetic complexity of computations, SIAM 1980; Lavin and Gray, Fast algorithms for convolutional neural
-networks, CVPR 2016, section 4. The matrices are those of the points 0, 3/4, -3/4, 3/2, -3/2: with them float32 results
-are about as exact as those of a plain sum (8e-7 of the largest value; 3e-6 with the common 0, 1, -1, 2, -2).
+networks, CVPR 2016, section 4. The matrices are those of the points 0, 3/4, -3/4, 3/2, -3/2: with them rounding errors
+are a quarter to a third of those with the common 0, 1, -1, 2, -2 (docs/architecture.md has figures).
 
 All three stages are matrix products: the transforms along H, with whole rows of all images as columns; those along W,
 with the channels of all images; and the multiplication, (tiles N, C) times (C, K), once for each of the 36 places.
@@ -47,7 +47,7 @@ def conv_method() -> str:
 
 
 class Transforms(NamedTuple):
-    """A' (4, 6), G (6, 3) and B' (6, 6) of one axis, and the transposes A and B."""
+    """A' (4, 6), G (6, 3) and B' (6, 6) of one axis, and A (6, 4)."""
 
     outputs: Array
     kernels: Array
