@@ -28,9 +28,9 @@ class Cut(NamedTuple):
         return ceil(len(self.sizes) / self.shards_per_part)
 
 
-def cut(batch: int, ideal: int) -> Cut:
-    """Return how to cut a batch into shards of at most `ideal` examples, as equal as can be."""
-    number = ceil(batch / max(ideal, 1))
+def cut(batch: int, ideal: int, at_least: int = 1) -> Cut:
+    """Return how to cut a batch into shards of at most `ideal` examples, and `at_least` so many, as equal as can be."""
+    number = min(max(ceil(batch / max(ideal, 1)), at_least), batch)
     small, larger = divmod(batch, number)
     sizes = (small + 1,) * larger + (small,) * (number - larger)
     return Cut(sizes, ceil(number / MAX_PARTS))

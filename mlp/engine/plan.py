@@ -1,5 +1,6 @@
 """A plan: layers in a row as one program, for one shape of inputs."""
 
+import os
 from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from mlp.backend import Array
 from mlp.checks import check_shape
 from mlp.engine.builder import Builder, Step
 from mlp.engine.catalogue import step_for
-from mlp.engine.executor import Executor, Shard, cut
+from mlp.engine.executor import Cut, Executor, Shard, cut
 from mlp.engine.program import MAP, ROWS, Phase, Program, Value
 from mlp.engine.steps.elementwise import add
 from mlp.engine.steps.rows import examples
@@ -19,8 +20,11 @@ from mlp.kernels import Pieces
 from mlp.layers import ChainLayer, Layer, LayerWithParameters, ResidualLayer
 from mlp.layers.base import walk
 
-_SHARD_BYTES, _MIN_SHARD = 1_750_000, 4
-"""How large the largest feature map of a shard should be, to stay in the cache; but not fewer examples than this."""
+_SHARD_BYTES, _MIN_SHARD = 3_420_000, 4
+"""How large the largest feature map of a shard should be, but not fewer examples than this: larger ones leave the
+cache, and with smaller ones threads wait for Python's interpreter lock too often (benchmarks/README.md)."""
+_WORTH_A_THREAD = 400_000
+"""The bytes of a shard's largest map below which a core is not worth a shard of its own."""
 
 
 class Purpose(NamedTuple):
@@ -65,7 +69,7 @@ class Plan:
         self._inputs: Array = np.empty(0)
         self._targets: Array = np.empty(0)
         kind = MAP if len(shape) == 4 else ROWS
-        self.first, shards = Value(kind, shape[1:]), cut(shape[0], self._ideal_shard(shape))
+        self.first, shards = Value(kind, shape[1:]), self._cut(shape)
         builder = Builder(shape[0], len(shards.sizes), self.dtype, purpose.stochastic)
         builder.whole(self._prepare, (), "parameters")
         builder.shard(self._load, (), (self.first,), "inputs")
@@ -200,12 +204,13 @@ class Plan:
             total = add(builder, total, value, "sum of gradients")
         return total
 
-    def _ideal_shard(self, shape: tuple[int, ...]) -> int:
-        """Return how many examples a shard should hold."""
+    def _cut(self, shape: tuple[int, ...]) -> Cut:
+        """Return how to cut the batch: by its size, the layers' and the machine's cores, not by the threads in use."""
         leaves = [leaf for layer in self.layers for leaf in walk(layer)] if len(shape) == 4 else []
         width = max([shape[1], *(getattr(leaf, "num_output_channels", 1) for leaf in leaves)])
-        ideal: int = _SHARD_BYTES // (width * prod(shape[2:]) * self.dtype.itemsize)
-        return max(_MIN_SHARD, ideal)
+        example = width * prod(shape[2:]) * self.dtype.itemsize
+        ideal = max(_MIN_SHARD, _SHARD_BYTES // example)
+        return cut(shape[0], ideal, min(os.cpu_count() or 1, shape[0] * example // _WORTH_A_THREAD))
 
     def _load(self, shard: Shard) -> None:
         examples(shard, self.first)[...] = self._inputs[shard.rows]

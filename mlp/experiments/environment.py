@@ -1,5 +1,6 @@
 """What a run ran on: versions, machine, device. The same bits are promised on the same of these."""
 
+import os
 import platform
 import sys
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from mlp.records import RunFolder
 PACKAGES = ("numpy", "safetensors", "matplotlib")
 
 
-DECISIVE = ("mlp", "numpy", "blas", "device", "gpu", "engine", "convolution")
+DECISIVE = ("mlp", "numpy", "blas", "device", "gpu", "cores", "engine", "convolution")
 """What the bits of a run depend on. Not on the number of threads, and its data is compared by SHA-256."""
 
 
@@ -46,6 +47,7 @@ def _machine(device: str) -> dict[str, Any]:
     return {
         "platform": platform.platform(),
         "blas": ", ".join(f"{b.get('internal_api')} {b.get('version')} {b.get('architecture')}" for b in blas),
+        "cores": os.cpu_count(),
         "threads": num_threads(),
         "device": device,
         "gpu": usable_gpu().reason if device == "gpu" else None,

@@ -106,12 +106,22 @@ def test_memory_grows_with_the_batch_and_the_bytes_of_a_number():
     assert memory(8, np.float32) < memory(8, np.float64) < memory(16, np.float64)
 
 
-def test_shards_are_small_enough_for_the_cache_and_hold_four_examples_at_least():
+@pytest.mark.parametrize(("cores", "shards"), [(1, 4), (2, 4), (6, 6), (64, 32)])
+def test_a_machine_with_more_cores_has_a_shard_for_each_that_is_worth_it(cores, shards, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    plan = Plan([ReluLayer()], (100, 32, 32, 32), np.float32, TRAINING)
+    assert len(plan.executor.cut.sizes) == shards
+
+
+def test_shards_are_small_enough_for_the_cache_and_hold_four_examples_at_least(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+
     def sizes(batch, *shape):
         return Plan([ReluLayer()], (batch, *shape), np.float32, TRAINING).executor.cut.sizes
 
     assert sizes(100, 3, 8, 8) == (100,)
-    assert max(sizes(100, 32, 32, 32)) == 13  # 1.75 MB
+    assert sizes(100, 32, 32, 32) == (25,) * 4  # 3.3 MB
+    assert sizes(25, 32, 32, 32) == (13, 12)
     assert sum(sizes(100, 32, 32, 32)) == 100
     assert max(sizes(10, 512, 64, 64)) == 4
     assert sizes(3, 512, 64, 64) == (3,)
