@@ -124,7 +124,7 @@ def test_shards_are_small_enough_for_the_cache_and_hold_four_examples_at_least(m
     assert sizes(25, 32, 32, 32) == (13, 12)
     assert sum(sizes(100, 32, 32, 32)) == 100
     assert max(sizes(10, 512, 64, 64)) == 4
-    assert sizes(3, 512, 64, 64) == (3,)
+    assert sizes(3, 512, 64, 64) == (2, 1)
     assert Plan([ReluLayer()], (10000, 32, 32, 32), np.float32, TRAINING).executor.cut.num_parts <= MAX_PARTS
 
 
