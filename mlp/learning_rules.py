@@ -177,6 +177,10 @@ class AdamLearningRule(GradientDescentLearningRule):
         if self.bias_correction:
             correction_1 = _one_minus_power(self.beta_1, self.step_count)
             correction_2 = _one_minus_power(self.beta_2, self.step_count) ** 0.5
+        return self._step(out, mom_1, mom_2, correction_1, correction_2)
+
+    def _step(self, out: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> Array:
+        xp = array_module(mom_2)
         xp.sqrt(mom_2, out=out)
         out += self._epsilon(correction_2)
         xp.divide(mom_1, out, out=out)

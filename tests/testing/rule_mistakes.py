@@ -110,34 +110,34 @@ class NesterovWithTheNewMomentum(NesterovMomentumLearningRule):
 
 
 class AdamWithoutCorrection(AdamLearningRule):
-    def _descend(self, param, mom_1, mom_2, correction_1, correction_2):
-        super()._descend(param, mom_1, mom_2, 1.0, 1.0)
+    def _step(self, out, mom_1, mom_2, correction_1, correction_2):
+        return super()._step(out, mom_1, mom_2, 1.0, 1.0)
 
 
 class AdamWithoutFirstCorrection(AdamLearningRule):
-    def _descend(self, param, mom_1, mom_2, correction_1, correction_2):
-        super()._descend(param, mom_1, mom_2, 1.0, correction_2)
+    def _step(self, out, mom_1, mom_2, correction_1, correction_2):
+        return super()._step(out, mom_1, mom_2, 1.0, correction_2)
 
 
 class AdamCorrectionWithoutRoot(AdamLearningRule):
-    def _descend(self, param, mom_1, mom_2, correction_1, correction_2):
-        super()._descend(param, mom_1, mom_2, correction_1, correction_2**2)
+    def _step(self, out, mom_1, mom_2, correction_1, correction_2):
+        return super()._step(out, mom_1, mom_2, correction_1, correction_2**2)
 
 
 class AdamEpsilonInsideRoot(AdamLearningRule):
-    def _descend(self, param, mom_1, mom_2, correction_1, correction_2):
+    def _step(self, out, mom_1, mom_2, correction_1, correction_2):
         size = self.learning_rate * correction_2 / correction_1
-        param -= size * mom_1 / np.sqrt(mom_2 + self.epsilon)
+        return size * mom_1 / np.sqrt(mom_2 + self.epsilon)
 
 
 class AdamEpsilonAfterCorrection(AdamLearningRule):
-    def _descend(self, param, mom_1, mom_2, correction_1, correction_2):
-        KingmaAdamLearningRule._descend(self, param, mom_1, mom_2, correction_1, correction_2)
+    def _epsilon(self, correction_2):
+        return KingmaAdamLearningRule._epsilon(self, correction_2)
 
 
 class KingmaEpsilonBeforeCorrection(KingmaAdamLearningRule):
-    def _descend(self, param, mom_1, mom_2, correction_1, correction_2):
-        AdamLearningRule._descend(self, param, mom_1, mom_2, correction_1, correction_2)
+    def _epsilon(self, correction_2):
+        return AdamLearningRule._epsilon(self, correction_2)
 
 
 class AdamBetasExchanged(AdamLearningRule):
@@ -178,7 +178,8 @@ class AdamWithoutSquares(AdamLearningRule):
         mom_1 += (1 - self.beta_1) * grad
         mom_2 *= self.beta_2
         mom_2 += (1 - self.beta_2) * np.abs(grad)
-        self._descend(param, mom_1, mom_2, 1 - self.beta_1**self.step_count, (1 - self.beta_2**self.step_count) ** 0.5)
+        corrections = 1 - self.beta_1**self.step_count, (1 - self.beta_2**self.step_count) ** 0.5
+        param -= self._step(np.empty_like(grad), mom_1, mom_2, *corrections)
 
 
 class AdamSharesAMoment(AdamLearningRule):
@@ -197,7 +198,8 @@ class AdamSharesAMoment(AdamLearningRule):
         mom_1 += (1 - self.beta_1) * grad
         self.shared = self.beta_2 * self.shared + (1 - self.beta_2) * (grad * grad).mean()
         mom_2[...] = self.shared
-        self._descend(param, mom_1, mom_2, 1 - self.beta_1**self.step_count, (1 - self.beta_2**self.step_count) ** 0.5)
+        corrections = 1 - self.beta_1**self.step_count, (1 - self.beta_2**self.step_count) ** 0.5
+        param -= self._step(np.empty_like(grad), mom_1, mom_2, *corrections)
 
 
 class MomentsByShape(MomentumLearningRule):
