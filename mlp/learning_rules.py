@@ -180,10 +180,9 @@ class AdamLearningRule(GradientDescentLearningRule):
         return self._step(out, mom_1, mom_2, correction_1, correction_2)
 
     def _step(self, out: Array, mom_1: Array, mom_2: Array, correction_1: float, correction_2: float) -> Array:
-        xp = array_module(mom_2)
-        xp.sqrt(mom_2, out=out)
+        array_module(mom_2).sqrt(mom_2, out=out)
         out += self._epsilon(correction_2)
-        xp.divide(mom_1, out, out=out)
+        array_module(mom_2).divide(mom_1, out, out=out)
         out *= self.learning_rate * correction_2 / correction_1
         return out
 

@@ -190,7 +190,15 @@ def test_an_error_on_one_thread_stops_the_others_before_their_next_part(error, t
     assert len(calls) == 2
 
 
-def test_ctrl_c_while_waiting_for_other_threads_leaves_none_at_work(threads):
+@pytest.fixture
+def ctrl_c():
+    """SIGINT raises KeyboardInterrupt: also where a shell has started the tests in the background, and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_waiting_for_other_threads_leaves_none_at_work(threads, ctrl_c):
     """Else the next run would meet them in its memory."""
     threads(2)
     both, finished = threading.Barrier(2, timeout=60), []
