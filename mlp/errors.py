@@ -13,7 +13,7 @@ import numpy as np
 
 from mlp.backend import Array, array_module, device_of, to_device
 from mlp.checks import DTypeError, ShapeError, check_choice, check_same_shape, check_shape, check_whole_number
-from mlp.kernels import log_softmax, log_softmax_and_minus, sigmoid, softmax_minus, softplus
+from mlp.kernels import label_losses_and_minus, log_softmax, log_softmax_and_minus, sigmoid, softmax_minus, softplus
 
 
 def is_mean_over_examples(error: Any) -> bool:
@@ -164,9 +164,13 @@ class CrossEntropySoftmaxError:
 
     def value_and_grad(self, outputs: Array, targets: Array) -> tuple[Any, Array]:
         """Return E and dE/dy, for which softmax is computed once."""
+        if self._plain() and outputs.ndim == 2 and targets.ndim == 1:
+            _check_classes("CrossEntropySoftmaxError", outputs, targets)
+            losses, grads = label_losses_and_minus(outputs, targets)
+            count = len(outputs) if self.reduction == "mean" else 1
+            return losses if self.reduction == "none" else losses.sum() / count, grads / count
         rows = self._weighted_rows("CrossEntropySoftmaxError", outputs, targets)
-        one_hot = targets.ndim < outputs.ndim and self._plain()
-        logs, grads = log_softmax_and_minus(outputs, rows, 1, one_hot)
+        logs, grads = log_softmax_and_minus(outputs, rows, 1)
         return self._value(outputs, rows, logs), grads / self._count(outputs, rows)
 
     def _value(self, outputs: Array, rows: Array, logs: Array) -> Any:

@@ -15,7 +15,7 @@ from mlp.backend import Array, array_module
 from mlp.checks import DTypeError, ShapeError, check_array, check_flag, check_number, check_same_shape
 from mlp.kernels import Pieces, listed, zeros_like_all
 
-_CHUNK_LENGTH = 32_768  # numbers of each of a rule's arrays that are worked on at once, in a core's cache
+_CHUNK_LENGTH = 49_152  # numbers of each of a rule's arrays that are worked on at once, in a core's cache
 
 
 class GradientDescentLearningRule:
@@ -92,8 +92,9 @@ class GradientDescentLearningRule:
     def _update_all(self, *flat: Any) -> None:
         """Change all parameters in one pass through the cache, their gradients and states each in a flat array."""
         steps = array_module(flat[0]).empty_like(flat[0])
-        for i in range(0, len(steps), _CHUNK_LENGTH):
-            self._descent(*(array[i : i + _CHUNK_LENGTH] for array in (steps, *flat)))
+        length = -(-len(steps) // max(1, round(len(steps) / _CHUNK_LENGTH)))
+        for i in range(0, len(steps), length):
+            self._descent(*(array[i : i + length] for array in (steps, *flat)))
         for param, step in zip(self.params, Pieces(steps, [param.shape for param in self.params]), strict=True):
             param -= step
 

@@ -36,6 +36,22 @@ def test_float32_is_within_1e5_of_float64(case):
 
 
 @every_case
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_value_and_gradient_in_one_go_are_those_of_the_two_calls(case, dtype):
+    outputs = case.outputs.astype(dtype)
+    if dtype == np.complex128:
+        outputs = outputs + 1e-30j * np.random.default_rng(0).standard_normal(outputs.shape)
+    targets = case.targets if case.targets.dtype.kind == "i" else case.targets.astype(outputs.real.dtype)
+    value, grads = errors.value_and_grad(case.error, outputs, targets)
+    expected, tolerance = case.error.grad(outputs, targets), 1e-6 if dtype == np.float32 else 1e-14
+    for part in ("real", "imag") if dtype == np.complex128 else ("real",):
+        for got, wanted in ((value, case.error(outputs, targets)), (grads, expected)):
+            got, wanted = np.asarray(getattr(got, part)), np.asarray(getattr(wanted, part))
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+    assert grads.dtype == expected.dtype
+
+
+@every_case
 def test_a_copy_by_pickle_behaves_the_same(case):
     clone = pickle.loads(pickle.dumps(case.error))
     np.testing.assert_array_equal(clone(case.outputs, case.targets), case.error(case.outputs, case.targets))

@@ -14,6 +14,7 @@ from mlp.kernels.convolution import (
     conv_grads,
 )
 from mlp.kernels.functions import (
+    label_losses_and_minus,
     log_softmax,
     log_softmax_and_minus,
     sigmoid,
@@ -43,6 +44,7 @@ __all__ = [
     "conv_grad_kernels",
     "conv_grads",
     "conv_method",
+    "label_losses_and_minus",
     "listed",
     "log_softmax",
     "log_softmax_and_minus",

@@ -40,7 +40,7 @@ def softmax_minus(x: Array, targets: Array, axis: int = -1) -> Array:
     digits where softmax(x) rounds to 1.
     """
     exps, first = _exps(x, axis)
-    return _minus(exps, first, targets, _others(targets, first, axis), axis)
+    return _minus(exps, first, targets, axis)
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
@@ -48,14 +48,30 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     return _log(x, *_exps(x, axis), axis)
 
 
-def log_softmax_and_minus(x: Array, targets: Array, axis: int, one_hot: bool) -> tuple[Array, Array]:
-    """Return `log_softmax` and `softmax_minus` of the same x, for which exp is taken once.
-
-    With `one_hot` the targets are 0 and one 1 along the axis.
-    """
+def log_softmax_and_minus(x: Array, targets: Array, axis: int) -> tuple[Array, Array]:
+    """Return `log_softmax` and `softmax_minus` of the same x, for which exp is taken once."""
     exps, first = _exps(x, axis)
-    others = 1 - targets if one_hot else _others(targets, first, axis)
-    return _log(x, exps, first, axis), _minus(exps, first, targets, others, axis)
+    return _log(x, exps, first, axis), _minus(exps, first, targets, axis)
+
+
+def label_losses_and_minus(x: Array, labels: Array) -> tuple[Array, Array]:
+    """Return -ln softmax(x)_t (N,) and softmax(x) - [k = t] (N, K), of rows x (N, K) and labels t (N,).
+
+    What `log_softmax_and_minus` says of one-hot targets, in half as many passes: small networks feel them.
+    """
+    xp = array_module(x)
+    rows, first = xp.arange(len(x)), x.real.argmax(axis=1)
+    top = x[rows, first]
+    exps = _exps_below(x, top.real[:, None])
+    largest = exps[rows, first]  # 1, but for an imaginary part
+    exps[rows, first] = 0
+    others = exps.sum(axis=1)
+    exps[rows, first] = largest
+    total = others + largest
+    rest = xp.where(labels == first, others, total - exps[rows, labels])
+    exps[rows, labels] = -rest
+    exps /= total[:, None]
+    return xp.log1p(others + (largest - 1)) - (x[rows, labels] - top.real), exps
 
 
 def _log(x: Array, exps: Array, first: Array, axis: int) -> Array:
@@ -63,30 +79,34 @@ def _log(x: Array, exps: Array, first: Array, axis: int) -> Array:
     return x - x.real.max(axis=axis, keepdims=True) - array_module(x).log1p(others)
 
 
-def _minus(exps: Array, first: Array, targets: Array, other_targets: Array, axis: int) -> Array:
-    weighed = exps * other_targets - targets * _others(exps, first, axis)
+def _minus(exps: Array, first: Array, targets: Array, axis: int) -> Array:
+    weighed = exps * _others(targets, first, axis) - targets * _others(exps, first, axis)
     return weighed / exps.sum(axis=axis, keepdims=True)
 
 
 def _exps(x: Array, axis: int) -> tuple[Array, Array]:
-    """Return exp(x - max x), and where x is largest: at one place along the axis, where the first is 1.
-
-    The rounding error of x - max x (Knuth's two-sum) is given back: exp would blow it up by the size of the difference.
-    """
+    """Return exp(x - max x), and where x is largest: at one place along the axis, where the first is 1."""
     xp = array_module(x)
-    top = x.real.max(axis=axis, keepdims=True)
     indices = [1] * x.ndim
     indices[axis] = -1
     first = xp.arange(x.shape[axis]).reshape(indices) == xp.argmax(x.real, axis=axis, keepdims=True)
+    return _exps_below(x, x.real.max(axis=axis, keepdims=True)), first
+
+
+def _exps_below(x: Array, top: Array) -> Array:
+    """Return exp(x - top) for x <= top.
+
+    The rounding error of x - top (Knuth's two-sum) is given back: exp would blow it up by the size of the difference.
+    """
+    xp = array_module(x)
     lowest = -0.5 * float(np.finfo(top.dtype).max)
-    low = (
-        xp.maximum(2.0 * xp.minimum(xp.maximum(top, lowest), 0), 2.0 * lowest + 2e4) - 2e4
-    )  # exp(low - max x) is 0, and nothing overflows
+    low = xp.maximum(2.0 * xp.minimum(xp.maximum(top, lowest), 0), 2.0 * lowest + 2e4)
+    low = low - 2e4  # exp(low - top) is 0, and nothing overflows
     x = xp.where(x.real < low, low, x)
     z = x - top
     back = z - x
     exps = xp.exp(z)
-    return exps + exps * ((x - (z - back)) - (top + back)), first
+    return exps + exps * ((x - (z - back)) - (top + back))
 
 
 def _others(x: Array, first: Array, axis: int) -> Array:
