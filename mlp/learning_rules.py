@@ -3,8 +3,8 @@
 ``rule.initialise(params)`` keeps the very arrays; ``rule.update_params(grads)`` changes them in place, so the layers
 that own them see the change. Names as in the coursework, whose conventions each class states.
 
-Where a rule keeps squares of gradients, a gradient from 1.8e19 on (float32; 1.3e154 in float64) has a square that is
-not representable: NumPy warns of the overflow, and the parameter stays where it is from then on (but for its decay).
+Where a rule keeps squares of gradients, one from 1.8e19 on (float32; 1.3e154 in float64) has a square that is not
+representable: NumPy warns of the overflow, and the parameter stays where it is from then on (but for its decay).
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,9 +13,7 @@ from typing import Any, ClassVar
 
 from mlp.backend import Array, array_module
 from mlp.checks import DTypeError, ShapeError, check_array, check_flag, check_number, check_same_shape
-from mlp.kernels import Pieces, listed, zeros_like_all
-
-_CHUNK_LENGTH = 49_152  # numbers of each of a rule's arrays that are worked on at once, in a core's cache
+from mlp.kernels import Pieces, chunks, listed, zeros_like_all
 
 
 class GradientDescentLearningRule:
@@ -92,9 +90,8 @@ class GradientDescentLearningRule:
     def _update_all(self, *flat: Any) -> None:
         """Change all parameters in one pass through the cache, their gradients and states each in a flat array."""
         steps = array_module(flat[0]).empty_like(flat[0])
-        length = -(-len(steps) // max(1, round(len(steps) / _CHUNK_LENGTH)))
-        for i in range(0, len(steps), length):
-            self._descent(*(array[i : i + length] for array in (steps, *flat)))
+        for chunk in chunks(len(steps)):
+            self._descent(*(array[chunk] for array in (steps, *flat)))
         for param, step in zip(self.params, Pieces(steps, [param.shape for param in self.params]), strict=True):
             param -= step
 

@@ -25,7 +25,7 @@ from mlp.kernels.functions import (
 )
 from mlp.kernels.moments import Moments, moments
 from mlp.kernels.parallel import SettingError, num_threads, run_parts
-from mlp.kernels.pieces import Pieces, listed, zeros_like_all
+from mlp.kernels.pieces import Pieces, chunks, listed, zeros_like_all
 from mlp.kernels.windows import Padding, PoolGeometry, Sizes
 from mlp.kernels.winograd import conv_method
 
@@ -39,6 +39,7 @@ __all__ = [
     "Sizes",
     "channels_first",
     "channels_last",
+    "chunks",
     "conv",
     "conv_grad_inputs",
     "conv_grad_kernels",

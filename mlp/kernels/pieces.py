@@ -7,6 +7,9 @@ from typing import Any
 
 from mlp.backend import Array, array_module
 
+_CHUNK_LENGTH = 49_152
+"""Numbers of each of a few arrays that are worked on at once: they stay in a core's cache."""
+
 
 class Pieces(list[Array]):
     """A list of arrays, the views in their order of one flat array, so that all can be changed in one pass.
@@ -39,6 +42,12 @@ def zeros_like_all(arrays: Sequence[Array]) -> list[Array]:
         return [array_module(array).zeros_like(array) for array in arrays]
     flat = array_module(arrays[0]).zeros(sum(int(array.size) for array in arrays), arrays[0].dtype)
     return Pieces(flat, [array.shape for array in arrays])
+
+
+def chunks(length: int) -> list[slice]:
+    """Return slices of about equal length that cover range(length), for arrays too long for the cache."""
+    number = max(1, round(length / _CHUNK_LENGTH))
+    return [slice(length * i // number, length * (i + 1) // number) for i in range(number)]
 
 
 def listed(arrays: Any) -> list[Array]:

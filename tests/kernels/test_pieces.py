@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from mlp.kernels import Pieces, zeros_like_all
+from mlp.kernels import Pieces, chunks, zeros_like_all
 
 SHAPES = [(2, 3), (), (4,), (1, 2, 2)]
 
@@ -51,3 +51,12 @@ def test_zeros_are_pieces_where_all_arrays_are_of_one_kind():
     assert type(mixed) is list
     assert [zero.dtype for zero in mixed] == [np.float64, np.float32]
     assert zeros_like_all([]) == []
+
+
+@pytest.mark.parametrize("length", [0, 1, 49_152, 49_153, 89_610, 338_500])
+def test_chunks_cover_all_once_in_equal_parts(length):
+    parts = chunks(length)
+    np.testing.assert_array_equal(np.concatenate([np.arange(length)[part] for part in parts]), np.arange(length))
+    lengths = [part.stop - part.start for part in parts]
+    assert max(lengths) - min(lengths) <= 1
+    assert max(lengths) <= 73_728
