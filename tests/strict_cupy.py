@@ -4,6 +4,9 @@ It shows that code asks nothing of CuPy that CuPy does not have. It is no GPU, a
 on one. Refused: functions, keywords and methods that are not in CuPy 14 (`cupy_api.json`, written from the package by
 `inspect`), NumPy's functions on its arrays, and mixing its arrays with NumPy's.
 Reductions give 0-d arrays, as in CuPy. `Sync.count` counts what would wait for the GPU.
+
+CUDA sources are compiled for the CPU (tests/cuda). A stream captures the launches of kernels, and a graph of them
+repeats them; anything else is refused during a capture.
 """
 
 import functools
@@ -12,6 +15,8 @@ import types
 from pathlib import Path
 
 import numpy as np
+
+from .cuda.on_cpu import Kernel, RawModule
 
 API = json.loads(Path(__file__).with_name("cupy_api.json").read_text())
 
@@ -22,8 +27,19 @@ class Sync:
     count = 0
 
 
+def _not_in_a_capture(what):
+    if Kernel.capture is not None:
+        raise RuntimeError(f"{what} while a stream is capturing")
+
+
+def _wait(what):
+    _not_in_a_capture(what)
+    Sync.count += 1
+
+
 def _host(value):
     """Return the NumPy form of an argument of a device function."""
+    _not_in_a_capture("a function of CuPy")
     if isinstance(value, ndarray):
         return np.ndarray.view(value, np.ndarray)
     if isinstance(value, np.ndarray) and value.ndim:
@@ -74,13 +90,13 @@ class ndarray(np.ndarray):
 
     def get(self):
         """Return the NumPy array."""
-        Sync.count += 1
+        _wait("get")
         return np.ndarray.view(self, np.ndarray).copy("K")
 
 
 def _synchronising(name):
     def method(self, *args):
-        Sync.count += 1
+        _wait(name)
         return getattr(np.ndarray.view(self, np.ndarray), name)(*args)
 
     return method
@@ -88,6 +104,58 @@ def _synchronising(name):
 
 for _name in ("__float__", "__int__", "__bool__", "item", "tolist"):
     setattr(ndarray, _name, _synchronising(_name))
+
+
+class Stream:
+    """CuPy's stream, which does everything at once, but for a capture."""
+
+    def __init__(self, non_blocking=False):
+        self.non_blocking = non_blocking
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def begin_capture(self):
+        """Record what is launched from here on."""
+        if not self.non_blocking:
+            raise RuntimeError("the null stream cannot capture")
+        _not_in_a_capture("begin_capture")
+        Kernel.capture = []
+
+    def end_capture(self):
+        """Return the graph of what was launched."""
+        launches, Kernel.capture = Kernel.capture, None
+        return Graph(launches)
+
+
+class Graph:
+    """CuPy's graph: launches with their arguments as they were."""
+
+    count = 0
+    """How often any graph was launched."""
+
+    def __init__(self, launches):
+        self.nodes = launches
+
+    def launch(self, stream=None):
+        """Do all launches again."""
+        Graph.count += 1
+        for kernel, grid, block, shared_mem, values, _ in self.nodes:
+            kernel._run(grid, block, shared_mem, values)
+
+
+class Event:
+    """CuPy's event: everything is done when it is recorded."""
+
+    def record(self, stream=None):
+        """Mark a place in the stream."""
+
+    def synchronize(self):
+        """Wait until the device has come to the place."""
+        _wait("synchronize")
 
 
 class StrictCupy(types.ModuleType):
@@ -100,7 +168,8 @@ class StrictCupy(types.ModuleType):
         tricks = types.SimpleNamespace(as_strided=lambda x, *args: _device(as_strided(_host(x), *args)))
         self.lib = types.SimpleNamespace(stride_tricks=tricks)
         properties = types.SimpleNamespace(getDeviceProperties=lambda i: {"name": b"stand-in"})
-        self.cuda = types.SimpleNamespace(runtime=properties)
+        self.cuda = types.SimpleNamespace(runtime=properties, Stream=Stream, Event=Event)
+        self.RawModule = RawModule
 
     def __getattr__(self, name):
         if name not in API["functions"]:

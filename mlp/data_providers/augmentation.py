@@ -6,8 +6,11 @@ from mlp.backend import Array, array_module
 from mlp.checks import check_shape
 from mlp.rng import hash_bits, hash_integers
 
+PADDING = 4
+"""The zeros around an image that it is cropped out of, on every side: the report's."""
 
-def crop_and_flip(pixels: Array, samples: Array, seed: int, epoch: int, padding: int = 4) -> Array:
+
+def crop_and_flip(pixels: Array, samples: Array, seed: int, epoch: int, padding: int = PADDING) -> Array:
     """Return images (N, H, W, C), each padded with zeros, cropped back to H x W at random, and flipped or not.
 
     Every one of the (2 padding + 1)^2 crops is equally likely, and a flip has probability 1/2. The draws are a hash

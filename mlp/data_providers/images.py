@@ -9,7 +9,7 @@ import numpy as np
 
 from mlp.backend import Array
 from mlp.checks import check_positive_int, check_shape
-from mlp.data_providers.augmentation import crop_and_flip
+from mlp.data_providers.augmentation import PADDING, crop_and_flip
 from mlp.rng import stream
 
 
@@ -83,7 +83,7 @@ class ImageDataProvider:
             raise ValueError("ImageDataProvider: expected pixels of uint8, integer labels, and a std above 0")
         self.images = images
         self.batch_size = check_positive_int("ImageDataProvider: batch_size", batch_size)
-        self.seed, self.shuffle_order, self.augment = seed, shuffle_order, augment
+        self.seed, self.shuffle_order, self.augment, self.padding = seed, shuffle_order, augment, PADDING
         self.scale = (1.0 / (255.0 * np.array(std))).astype(np.float32)
         self.shift = (np.array(mean) / np.array(std)).astype(np.float32)
         self.epoch = 0
@@ -109,7 +109,7 @@ class ImageDataProvider:
         chosen = self.order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
         pixels = self.images.pixels[chosen]
         if self.augment:
-            pixels = crop_and_flip(pixels, chosen, self.seed, epoch)
+            pixels = crop_and_flip(pixels, chosen, self.seed, epoch, self.padding)
         lines, columns = pixels.reshape(len(pixels) * pixels.shape[1], -1), pixels.shape[2]
         inputs = lines * np.tile(self.scale, columns)  # whole lines: three numbers at a time would take longer
         inputs -= np.tile(self.shift, columns)

@@ -37,17 +37,20 @@ _KNOWN = {
 }
 
 
-def output_shape(layer: Layer, shape: Sizes, batch: int) -> Sizes | None:
+def output_shape(layer: Layer, shape: Sizes, batch: int, gpu: bool = False) -> Sizes | None:
     """Return the shape of one example of a layer's outputs, or None where a plan cannot run the layer on `shape`.
 
-    Only the very classes of this library are known: a subclass may do something else, and runs as it is.
+    Only the very classes of this library are known: a subclass may do something else, and runs as it is. Plans on a
+    GPU know no layers that run by their own passes in shards.
     """
     if type(layer) in (ChainLayer, ResidualLayer) and is_known(layer):
         inside: Sizes | None = shape
         for child in layer.children():
-            inside = None if inside is None else output_shape(child, inside, batch)
+            inside = None if inside is None else output_shape(child, inside, batch, gpu)
         return inside if type(layer) is ChainLayer or inside == shape else None
     kind = _step_type(layer, shape, batch)
+    if gpu and kind is LayerStep:
+        return None
     if kind in (ReluStep, BatchNormStep):
         return shape
     if kind is ConvolutionStep:

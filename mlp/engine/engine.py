@@ -1,5 +1,6 @@
 """Runs a model for a training loop: by plans where they know the layers, and by the layers' own passes elsewhere."""
 
+import logging
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp.backend import Array, is_gpu_array
+from mlp.backend import Array, array_module, is_gpu_array
 from mlp.checks import check_choice
+from mlp.data_providers import ImageDataProvider
 from mlp.engine.catalogue import is_known, output_shape
+from mlp.engine.gpu import GpuPlan, GpuSession
+from mlp.engine.gpu.plan import PRECISIONS, error_fits
+from mlp.engine.gpu.session import rule_fits
 from mlp.engine.plan import Plan, Purpose
 from mlp.errors import is_mean_over_examples, value_and_grad
 from mlp.kernels import conv_method
@@ -20,6 +25,9 @@ from mlp.layers.base import forward
 from mlp.layers.chain import chain_backprop, chain_params
 from mlp.models import Model
 
+logger = logging.getLogger(__name__)
+
+AnyPlan = Plan | GpuPlan
 ENGINES = ("plan", "layers")
 _PLANS_BYTES = 256_000_000
 """Plans that were not in the last pass are kept while all take no more than this, or than 1.5 times the largest."""
@@ -45,13 +53,15 @@ class Engine:
     step through with a debugger. A plan is made when a batch of a new shape comes, and kept; it holds
     memory for that shape. Layers that plans do not know (a user's own, those that remember something, other devices
     and dtypes) run by their own passes between the plans of the others. When the model has changed - layers added or
-    replaced, an attribute of a layer set to another object - all plans are made anew.
+    replaced, an attribute of a layer set to another object - all plans are made anew. `precision` is that of products
+    in 3x3 convolutions on a GPU: ``"fp32"``, or ``"tf32"`` on tensor cores, whose factors have 10 bits of fraction.
     """
 
-    def __init__(self, model: Model, error: Any = None, kind: str = "plan") -> None:
+    def __init__(self, model: Model, error: Any = None, kind: str = "plan", precision: str = "fp32") -> None:
         self.model, self.error = model, error
         self.kind = check_choice("Engine: kind", kind, ENGINES)
-        self._plans: dict[Any, tuple[int, Plan | None]] = {}
+        self.precision = check_choice("Engine: precision", precision, PRECISIONS)
+        self._plans: dict[Any, tuple[int, AnyPlan | None]] = {}
         self._known: list[Any] = []
         self._params: list[Array] = []
         self._in_use: set[Any] = set()
@@ -59,7 +69,7 @@ class Engine:
         self._lock = Lock()
 
     def __reduce__(self) -> Any:
-        return type(self), (self.model, self.error, self.kind)
+        return type(self), (self.model, self.error, self.kind, self.precision)
 
     @property
     def params(self) -> list[Array]:
@@ -69,7 +79,7 @@ class Engine:
 
     def predict(self, inputs: Array, stochastic: bool = False) -> Array:
         """Return the model's outputs, in evaluation mode or (`stochastic`) in training mode."""
-        if not self._plans_for(inputs):
+        if not self._has_plans():
             return self.model.fprop(inputs, evaluation=not stochastic)[-1]
         with self._alone():
             self._check(inputs)
@@ -79,7 +89,7 @@ class Engine:
         """Return the error, the outputs and the gradients of all parameters, of a batch in training mode."""
         if self.error is None:
             raise ValueError("Engine.forward_backward: there is no error: make the engine with Engine(model, error)")
-        if not self._plans_for(inputs):
+        if not self._has_plans():
             return self._by_layers(inputs, targets)
         with self._alone():
             self._check(inputs)
@@ -100,13 +110,13 @@ class Engine:
                 if self._crowded:
                     self._make_room()
 
-    def _plans_for(self, inputs: Array) -> bool:
-        """Return whether plans run this: not on a GPU, and not a model with passes of its own."""
+    def _has_plans(self) -> bool:
+        """Return whether plans run this: not a model with passes of its own."""
         model = type(self.model)
         own = model.fprop is not Model.fprop or model.grads_wrt_params is not Model.grads_wrt_params
-        return self.kind == "plan" and not own and not is_gpu_array(inputs)
+        return self.kind == "plan" and not own
 
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list["AnyPlan"]:
         """Return the plans that are there, in use last the last."""
         return [plan for _, plan in self._plans.values() if plan is not None]
 
@@ -147,11 +157,12 @@ class Engine:
             inputs, start = piece.outputs, stop
         return trail
 
-    def _planned(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, Plan | None]:
+    def _planned(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, "AnyPlan | None"]:
         """Return how far a plan can go from layer `start`, and the plan; where it cannot, the next layer and None."""
-        if not isinstance(inputs, np.ndarray):  # the next layer says so
+        if not isinstance(inputs, np.ndarray) and not is_gpu_array(inputs):  # the next layer says so
             return start + 1, None
-        key = (start, inputs.shape, inputs.dtype, purpose, conv_method())
+        on_gpu = is_gpu_array(inputs)
+        key = (start, on_gpu, inputs.shape, inputs.dtype, purpose, self.precision if on_gpu else conv_method())
         if key not in self._plans:
             self._plans[key] = self._new_plan(start, inputs, purpose)
             self._crowded = True
@@ -159,24 +170,63 @@ class Engine:
         stop, plan = self._plans[key] = self._plans.pop(key)  # the plan in use last stands last
         return stop, plan
 
-    def _new_plan(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, Plan | None]:
-        layers, stop, shape = self.model.layers, start, inputs.shape[1:]
+    def _new_plan(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, "AnyPlan | None"]:
+        layers, stop, shape, on_gpu = self.model.layers, start, inputs.shape[1:], is_gpu_array(inputs)
         while stop < len(layers) and inputs.ndim > 1 and inputs.size:
-            after = output_shape(layers[stop], shape, len(inputs))
+            after = output_shape(layers[stop], shape, len(inputs), on_gpu)
             if after is None:
                 break
             stop, shape = stop + 1, after
-        dtype = np.result_type(inputs, *chain_params(layers[start:stop]))
-        if stop == start or inputs.dtype.kind != "f" or dtype not in (np.float32, np.float64):
+        dtypes = {array.dtype for array in (inputs, *chain_params(layers[start:stop]))}
+        dtype = np.result_type(*dtypes)
+        known = dtypes == {np.dtype(np.float32)} if on_gpu else dtype in (np.float32, np.float64)
+        if stop == start or inputs.dtype.kind != "f" or not known:
             return start + 1, None
         goes_on = purpose.with_error and stop == len(layers) and is_mean_over_examples(self.error)
         need_inputs = purpose.backward and bool(chain_params(layers[:start]))
         purpose = purpose._replace(need_inputs=need_inputs)
+        if on_gpu:
+            error = self.error if goes_on and error_fits(self.error, shape) else None
+            return stop, GpuPlan(layers[start:stop], inputs, purpose, error, self.precision)
         return stop, Plan(layers[start:stop], inputs.shape, dtype, purpose, self.error if goes_on else None)
+
+    def gpu_session(self, provider: ImageDataProvider, rule: Any = None) -> GpuSession | None:
+        """Return a session that takes steps on the GPU without the host: of training with a rule, of evaluation without.
+
+        None where steps must be taken one by one: on the CPU, with ``kind="layers"``, and, with a line in the log, where
+        a layer, the error or the learning rule is none that a plan on a GPU can go through.
+        """
+        flat, images = self.model.flat_params(), provider.images.pixels
+        if not self._has_plans() or not is_gpu_array(flat):
+            return None
+        purpose = Purpose(stochastic=rule is not None, backward=rule is not None, with_error=True)
+
+        def plan_for(batch: int) -> GpuPlan:
+            shape = (batch, images.shape[3], *images.shape[1:3])
+            stop, plan = self._planned(0, array_module(flat).empty(shape, np.float32), purpose)
+            layer = self.model.layers[min(stop, len(self.model.layers) - 1)]
+            if (
+                not isinstance(plan, GpuPlan)
+                or stop < len(self.model.layers)
+                or plan.error is None
+                or plan.has_penalties()
+            ):
+                raise LookupError(f"{layer!r}, {self.error!r} or a penalty cannot be captured")
+            return plan
+
+        self._look()
+        try:
+            if not rule_fits(rule, self._params):
+                raise LookupError(f"{rule!r} cannot be captured")
+            plan_for(min(provider.batch_size, len(images)))
+        except LookupError as reason:
+            logger.info("steps are taken one by one: %s", reason)
+            return None
+        return GpuSession(plan_for, flat, provider, rule)
 
     def _make_room(self) -> None:
         """Forget plans that this pass did not use, those first that were not in use for longest."""
-        sizes = {key: plan.executor.num_bytes() if plan else 0 for key, (_, plan) in self._plans.items()}
+        sizes = {key: plan.num_bytes() if plan else 0 for key, (_, plan) in self._plans.items()}
         limit = max(_PLANS_BYTES, 1.5 * max(sizes.values(), default=0))
         for key in [key for key in self._plans if key not in self._in_use]:
             if sum(sizes.values()) > limit:
@@ -200,7 +250,7 @@ class Engine:
 class _Piece:
     """Layers that run by one plan, or one layer that runs by itself, with what they took and gave."""
 
-    def __init__(self, layers: Sequence[Layer], plan: Plan | None, inputs: Array, need_inputs: bool) -> None:
+    def __init__(self, layers: Sequence[Layer], plan: AnyPlan | None, inputs: Array, need_inputs: bool) -> None:
         self.layers, self.plan, self.inputs, self.need_inputs = layers, plan, inputs, need_inputs
         self.found: tuple[float, Array | None, list[Array]] | None = None
 

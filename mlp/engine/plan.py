@@ -89,6 +89,10 @@ class Plan:
         self._phases: list[Phase] = program.phases(0, self._half if halves else None)
         self._backward_phases = program.phases(self._half) if halves else []
 
+    def num_bytes(self) -> int:
+        """Return the bytes of the plan's memory."""
+        return self.executor.num_bytes()
+
     def takes(self, targets: Any) -> bool:
         """Return whether `train` can run with these targets. Where not, the error itself says why, of a whole batch."""
         if self.error is None or not isinstance(targets, np.ndarray) or targets.dtype.kind not in "fiu":

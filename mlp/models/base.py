@@ -1,16 +1,20 @@
 """Models: layers with the passes through all of them."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from mlp.backend import Array
 from mlp.checks import check_array
+from mlp.kernels import Pieces, zeros_like_all
 from mlp.layers.base import Layer, LayerWithParameters, layers_astype, layers_to_device, walk
 from mlp.layers.chain import chain_backprop, chain_fprop, chain_params, check_layers, set_chain_params
 
 
 class Model:
     """Layers in a row. Forward gives every activation, and backward takes them."""
+
+    _pieces: Pieces | None = None
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = check_layers(type(self).__name__, layers)
@@ -86,13 +90,48 @@ class Model:
         return self._with_layers(layers_astype(self.layers, dtype))
 
     def to_device(self, device: str) -> Self:
-        """Return a copy of the model on ``"cpu"`` or ``"gpu"``."""
-        return self._with_layers(layers_to_device(self.layers, device))
+        """Return a copy of the model on ``"cpu"`` or ``"gpu"``.
+
+        On a GPU the parameters are views of one array, which a learning rule can change in one pass: `flat_params`.
+        """
+        clone = self._with_layers(layers_to_device(self.layers, device))
+        if device == "gpu":
+            clone._flatten()
+        return clone
+
+    def to_gpu(self) -> Self:
+        """Return a copy of the model on the GPU. Raises DeviceError where there is none that can be used."""
+        return self.to_device("gpu")
+
+    def to_cpu(self) -> Self:
+        """Return a copy of the model on the CPU."""
+        return self.to_device("cpu")
+
+    def flat_params(self) -> Array | None:
+        """Return the array that all parameters are views of, in order; None where they are arrays of their own."""
+        pieces, params = self._pieces, self.params
+        if not isinstance(pieces, Pieces) or len(pieces) != len(params) or not all(map(operator.is_, pieces, params)):
+            return None
+        return pieces.flat
+
+    def _flatten(self) -> None:
+        """Make the parameters views of one array."""
+        params = self.params
+        pieces = zeros_like_all(params) if params else None
+        if not isinstance(pieces, Pieces) or len({id(param) for param in params}) < len(params):
+            return
+        views = iter(pieces)
+        for layer in (leaf for top in self.layers for leaf in walk(top) if isinstance(leaf, LayerWithParameters)):
+            for name in layer.own_param_names():
+                view = next(views)
+                view[...] = getattr(layer, name)
+                setattr(layer, name, view)
+        self._pieces = pieces
 
     def _with_layers(self, layers: list[Layer]) -> Self:
         clone = type(self).__new__(type(self))
         clone.__dict__.update(self.__dict__)
-        clone.layers = layers
+        clone.layers, clone._pieces = layers, None
         return clone
 
 

@@ -1,0 +1,148 @@
+"""Whole steps on a GPU, one after the other without the host: gather a batch, forward, backward, learn, count.
+
+The data set lies on the device, and so does what changes from step to step (`Control` in kernels/cuda/training.cu): a
+step is then a CUDA graph in which nothing changes, and the host only starts it.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from mlp.backend import Array, array_module, to_device
+from mlp.data_providers import ImageDataProvider
+from mlp.engine.gpu.graph import CapturedLaunches
+from mlp.engine.gpu.plan import GpuPlan
+from mlp.kernels import Pieces
+from mlp.kernels.gpu import Launch, gpu_kernels
+from mlp.learning_rules import AdamLearningRule, GradientDescentLearningRule, KingmaAdamLearningRule
+
+CONTROL = np.dtype(
+    [(name, np.int64) for name in ("epoch", "batch", "steps")]
+    + [(name, np.float64) for name in ("learning_rate", "beta_1", "beta_2", "epsilon")]
+    + [("epsilon_corrected", np.int64), ("bias_correction", np.int64), ("loss_sum", np.float64)]
+    + [("correct", np.int64), ("images", np.int64)]
+)
+"""`Control`, as the host writes and reads it."""
+
+STEPS_AHEAD = 128
+"""The host starts at most so many steps, or twice that, before the device has done them."""
+
+Sums = tuple[float, int, int]
+"""The losses, the right answers and the number of the examples so far."""
+
+
+class GpuSession:
+    """Steps through an image provider's batches: training steps with a learning rule, or evaluation without.
+
+    `plan_for` gives the plan of a batch of so many images. The sums over the examples go on from `sums`; `run` takes
+    steps and returns them. The parameters' gradients of the last step are in `last`.
+    """
+
+    def __init__(
+        self,
+        plan_for: Any,
+        params: Array,
+        provider: ImageDataProvider,
+        rule: GradientDescentLearningRule | None = None,
+    ) -> None:
+        self._plan_for, self._params, self.provider, self.rule = plan_for, params, provider, rule
+        self._xp, self._kernels = array_module(params), gpu_kernels(params)
+        images = provider.images
+        self._pixels, self._labels = (self._moved(array) for array in (images.pixels, images.labels.astype(np.int64)))
+        self._scale, self._shift = self._moved(provider.scale), self._moved(provider.shift)
+        self._order, self._order_of = self._moved(np.arange(len(images.labels))), -1
+        self._control = self._moved(np.zeros(CONTROL.itemsize, np.uint8))
+        self._loss = self._moved(np.zeros(1, np.float32))
+        self._steps: dict[int, tuple[GpuPlan, CapturedLaunches]] = {}
+        self.last: GpuPlan | None = None
+
+    def run(self, epoch: int, start: int, stop: int, sums: Sums = (0.0, 0, 0)) -> Sums:
+        """Take the steps start..stop - 1 of an epoch; return the sums, which go on from `sums`."""
+        if not 0 <= start <= stop <= self.provider.num_batches:
+            raise IndexError(
+                f"GpuSession.run: steps {start}..{stop - 1}, expected within 0..{self.provider.num_batches - 1}"
+            )
+        if self._order_of != epoch:
+            self._order[...] = self._moved(self.provider.order(epoch).astype(np.int64))
+            self._order_of = epoch
+        self._write_control(epoch, start, sums)
+        done: list[Any] = []
+        for index in range(start, stop):
+            self.last, step = self._step(self._size(index))
+            step.run()
+            if (index - start) % STEPS_AHEAD == STEPS_AHEAD - 1:
+                done.append(self._xp.cuda.Event())
+                done[-1].record()
+                if len(done) > 1:
+                    done[-2].synchronize()
+        if self.rule is not None:
+            self.rule.step_count += stop - start
+        control = np.frombuffer(self._control.get().tobytes(), CONTROL)[0]
+        return float(control["loss_sum"]), int(control["correct"]), int(control["images"])
+
+    def loss(self) -> float:
+        """Return the mean loss of the last batch."""
+        return float(self._loss[0])
+
+    def launches(self, batch: int) -> list[Launch]:
+        """Return the launches of a step with a batch of this size."""
+        return list(self._step(batch)[1].launches)
+
+    def _size(self, index: int) -> int:
+        whole = self.provider.batch_size
+        return min(whole, len(self.provider.images.labels) - index * whole)
+
+    def _write_control(self, epoch: int, start: int, sums: Sums) -> None:
+        control = np.zeros((), CONTROL)
+        control["epoch"], control["batch"] = epoch, start
+        control["loss_sum"], control["correct"], control["images"] = sums
+        if isinstance(self.rule, AdamLearningRule):
+            for name in ("learning_rate", "beta_1", "beta_2", "epsilon", "bias_correction"):
+                control[name] = getattr(self.rule, name)
+            control["steps"] = self.rule.step_count
+            control["epsilon_corrected"] = type(self.rule) is KingmaAdamLearningRule
+        self._control[...] = self._moved(np.frombuffer(control.tobytes(), np.uint8))
+
+    def _step(self, batch: int) -> tuple[GpuPlan, CapturedLaunches]:
+        if batch not in self._steps:
+            plan = self._plan_for(batch)
+            launches = [self._gather(plan, batch), *plan.launches, *self._after(plan, batch)]
+            what = "training" if self.rule is not None else "evaluation"
+            self._steps[batch] = plan, CapturedLaunches(self._xp, launches, f"a step of {what} of {batch} images")
+        return self._steps[batch]
+
+    def _gather(self, plan: GpuPlan, batch: int) -> Launch:
+        provider = self.provider
+        _, height, width, channels = provider.images.pixels.shape
+        padding = provider.padding if provider.augment else -1
+        words = np.uint64(provider.seed % 2**64), np.uint64(zlib.crc32(b"augmentation"))
+        arrays = (self._pixels, self._labels, self._order, self._control, plan.inputs, plan.labels)
+        sizes = (batch, provider.batch_size, height, width, channels, padding)
+        args = (*arrays, *sizes, *words, self._scale, self._shift)
+        return self._kernels.over("gather_batch", batch * height * width, *args)
+
+    def _after(self, plan: GpuPlan, batch: int) -> list[Launch]:
+        """Return what follows the backward pass: the sums, the learning rule, the next batch."""
+        args = (plan.losses, plan.hits, batch, self._loss, self._control)
+        launches = [self._kernels.launch("count_batch", (1,), 1, *args)]
+        if self.rule is not None:
+            moments = (self.rule.moms_1.flat, self.rule.moms_2.flat)  # type: ignore[attr-defined]
+            arrays = (self._params, plan.grads.flat, *moments)
+            count = np.int64(self._params.size)
+            launches.append(self._kernels.elementwise("adam", int(count), *arrays, count, self._control))
+        learned = int(self.rule is not None)
+        return [*launches, self._kernels.launch("next_batch", (1,), 1, self._control, learned)]
+
+    def _moved(self, array: Array) -> Array:
+        return to_device(np.ascontiguousarray(array), "gpu")
+
+
+def rule_fits(rule: GradientDescentLearningRule | None, params: list[Array]) -> bool:
+    """Return whether the kernel of Adam can be a learning rule: one of the two forms, its moments flat on the GPU."""
+    if rule is None:
+        return True
+    known = type(rule) in (AdamLearningRule, KingmaAdamLearningRule)
+    same = len(rule.params) == len(params) and all(a is b for a, b in zip(rule.params, params, strict=True))
+    moments = [getattr(rule, name, None) for name in ("moms_1", "moms_2")]
+    return known and same and all(isinstance(found, Pieces) and found.flat is not None for found in moments)
