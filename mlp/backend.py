@@ -63,6 +63,15 @@ def to_device(x: Array, device: str) -> Array:
     return to_gpu(x) if device == "gpu" else to_cpu(x)
 
 
+_CURES = {
+    "InsufficientDriver": "is there an NVIDIA driver, and is it recent enough for this CuPy? Update it, or take CuPy "
+    "for an older CUDA: pip install 'mlp[cuda12]'",
+    "NoDevice": "no NVIDIA GPU is to be seen: is CUDA_VISIBLE_DEVICES set?",
+    "MemoryAllocation": "another program holds the GPU's memory",
+    "nvrtc": "CUDA's compiler is missing: pip install 'mlp[cuda12]' or 'mlp[cuda13]' brings it",
+}
+
+
 def usable_gpu() -> GpuStatus:
     """Run one small kernel on the GPU and say whether its number came out right, and if not, why."""
     try:
@@ -74,7 +83,8 @@ def usable_gpu() -> GpuStatus:
         total = float((cupy.arange(8, dtype=np.float32) ** 2).sum())
         name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     except Exception as error:  # CuPy raises many kinds: no driver, no device, no compiler, no memory
-        return GpuStatus(False, f"a first kernel failed ({type(error).__name__}: {error})")
+        cures = [f"; {cure}" for sign, cure in _CURES.items() if sign in str(error)]
+        return GpuStatus(False, f"a first kernel failed ({type(error).__name__}: {error}){''.join(cures[:1])}")
     if total != 140.0:
         return GpuStatus(False, f"a first kernel gave a wrong number: {total}, not 140.0")
     return GpuStatus(True, name)

@@ -1,31 +1,29 @@
 """Runs a model for a training loop: by plans where they know the layers, and by the layers' own passes elsewhere."""
 
-import logging
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mlp.backend import Array, array_module, is_gpu_array
+from mlp.backend import Array, is_gpu_array
 from mlp.checks import check_choice
 from mlp.data_providers import ImageDataProvider
 from mlp.engine.catalogue import is_known, output_shape
 from mlp.engine.gpu import GpuPlan, GpuSession
 from mlp.engine.gpu.plan import PRECISIONS, error_fits
-from mlp.engine.gpu.session import rule_fits
-from mlp.engine.plan import Plan, Purpose
+from mlp.engine.gpu.session import open_session
+from mlp.engine.passes import Purpose, Step
+from mlp.engine.plan import Plan
 from mlp.errors import is_mean_over_examples, value_and_grad
 from mlp.kernels import conv_method
 from mlp.layers import Layer, LayerWithParameters
 from mlp.layers.base import forward
 from mlp.layers.chain import chain_backprop, chain_params
 from mlp.models import Model
-
-logger = logging.getLogger(__name__)
 
 AnyPlan = Plan | GpuPlan
 ENGINES = ("plan", "layers")
@@ -35,14 +33,6 @@ _PLANS_BYTES = 256_000_000
 
 _running: ContextVar[frozenset[int]] = ContextVar("running", default=frozenset())
 """The engines that run in this context, which the threads of the pool share."""
-
-
-class Step(NamedTuple):
-    """What one pass forward and backward computed."""
-
-    loss: float
-    outputs: Array
-    grads: list[Array]
 
 
 class Engine:
@@ -191,38 +181,16 @@ class Engine:
         return stop, Plan(layers[start:stop], inputs.shape, dtype, purpose, self.error if goes_on else None)
 
     def gpu_session(self, provider: ImageDataProvider, rule: Any = None) -> GpuSession | None:
-        """Return a session that takes steps on the GPU without the host: of training with a rule, of evaluation without.
+        """Return a session that takes steps on the GPU without the host: of training with a rule, else of evaluation.
 
-        None where steps must be taken one by one: on the CPU, with ``kind="layers"``, and, with a line in the log, where
-        a layer, the error or the learning rule is none that a plan on a GPU can go through.
+        None where steps must be taken one by one: on the CPU, with ``kind="layers"``, and, with a line in the log,
+        where a layer, the error or the learning rule is none that a plan on a GPU can go through.
         """
-        flat, images = self.model.flat_params(), provider.images.pixels
-        if not self._has_plans() or not is_gpu_array(flat):
+        if not self._has_plans() or not is_gpu_array(self.model.flat_params()):
             return None
-        purpose = Purpose(stochastic=rule is not None, backward=rule is not None, with_error=True)
-
-        def plan_for(batch: int) -> GpuPlan:
-            shape = (batch, images.shape[3], *images.shape[1:3])
-            stop, plan = self._planned(0, array_module(flat).empty(shape, np.float32), purpose)
-            layer = self.model.layers[min(stop, len(self.model.layers) - 1)]
-            if (
-                not isinstance(plan, GpuPlan)
-                or stop < len(self.model.layers)
-                or plan.error is None
-                or plan.has_penalties()
-            ):
-                raise LookupError(f"{layer!r}, {self.error!r} or a penalty cannot be captured")
-            return plan
-
         self._look()
-        try:
-            if not rule_fits(rule, self._params):
-                raise LookupError(f"{rule!r} cannot be captured")
-            plan_for(min(provider.batch_size, len(images)))
-        except LookupError as reason:
-            logger.info("steps are taken one by one: %s", reason)
-            return None
-        return GpuSession(plan_for, flat, provider, rule)
+        purpose = Purpose(stochastic=rule is not None, backward=rule is not None, with_error=True)
+        return open_session(lambda like: self._planned(0, like, purpose), self.model, self.error, provider, rule)
 
     def _make_room(self) -> None:
         """Forget plans that this pass did not use, those first that were not in use for longest."""

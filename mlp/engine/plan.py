@@ -12,6 +12,7 @@ from mlp.checks import check_shape
 from mlp.engine.builder import Builder, Step
 from mlp.engine.catalogue import step_for
 from mlp.engine.executor import Cut, Executor, Shard, cut
+from mlp.engine.passes import Purpose
 from mlp.engine.program import MAP, ROWS, Phase, Program, Value
 from mlp.engine.steps.elementwise import add
 from mlp.engine.steps.rows import examples
@@ -25,15 +26,6 @@ _SHARD_BYTES, _MIN_SHARD = 3_420_000, 4
 cache, and with smaller ones threads wait for Python's interpreter lock too often (benchmarks/README.md)."""
 _WORTH_A_THREAD = 400_000
 """The bytes of a shard's largest map below which a core is not worth a shard of its own."""
-
-
-class Purpose(NamedTuple):
-    """What a plan is for: the mode of the layers; whether it goes backward too, from the error, and to the inputs."""
-
-    stochastic: bool
-    backward: bool
-    with_error: bool = False
-    need_inputs: bool = False
 
 
 class _Sum(NamedTuple):

@@ -8,6 +8,7 @@ from mlp.backend import Array
 from mlp.checks import check_positive_int
 from mlp.engine.engine import Engine
 from mlp.engine.executor import Executor
+from mlp.engine.plan import Plan
 from mlp.engine.program import Action, numbers_of
 
 
@@ -51,7 +52,7 @@ def profile(engine: Engine, inputs: Array, targets: Array, repeats: int = 5) -> 
     """
     check_positive_int("profile: repeats", repeats)
     engine.forward_backward(inputs, targets)
-    executors = [plan.executor for plan in engine.plans()]
+    executors = [plan.executor for plan in engine.plans() if isinstance(plan, Plan)]
     if not executors:
         raise ValueError("profile: no part of the model runs by a plan")
     for executor in executors:

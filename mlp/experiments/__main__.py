@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mlp.backend import DeviceError
 from mlp.checkpoints import CheckpointError
 from mlp.data_providers import DataError
-from mlp.engine import ENGINES
+from mlp.engine import ENGINES, PRECISIONS
 from mlp.experiments import commands
 from mlp.experiments.configs import EXPERIMENTS, ExperimentError
 from mlp.files import FolderInUseError
@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_PRECISION_HELP = "of products in 3x3 convolutions on a GPU; default: fp32"
+
+
 def _add_run_options(part: argparse.ArgumentParser) -> None:
     """Add the options of a run. Those that change the result default to None: the experiment's own value."""
     part.add_argument("--dataset", choices=commands.DATASETS, help="default: cifar100")
@@ -84,6 +87,7 @@ def _add_run_options(part: argparse.ArgumentParser) -> None:
     )
     part.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
     part.add_argument("--engine", choices=ENGINES, default="plan", help="how to run the layers; default: plan")
+    part.add_argument("--precision", choices=PRECISIONS, default="fp32", help=_PRECISION_HELP)
     part.add_argument("--runs-dir", metavar="DIR", default="runs", help="where run folders go; default: runs")
     part.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
     part.add_argument(

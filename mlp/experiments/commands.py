@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp.backend import select_device
+from mlp.backend import DeviceError, select_device
 from mlp.data_providers import (
     DataMissingError,
     ImageData,
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data_dir and not Path(args.data_dir).expanduser().is_dir():
         raise DataMissingError(f"--data-dir {args.data_dir} is no folder: name one that is, or make it")
     device = select_device(args.device)
+    if args.precision != "fp32" and device != "gpu":
+        raise DeviceError(f"--precision {args.precision} is for a GPU, and this run is on the CPU: leave it out")
     given = {f.name: value for f in fields(Experiment) if (value := getattr(args, f.name, None)) is not None}
     folder = None if args.resume is None else RunFolder.open(Path(args.resume))
     stored = folder.read_json("config.json") if folder else None
@@ -79,12 +81,14 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: 
     command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path), "--device", device]
     if args.engine != "plan":
         command += ["--engine", args.engine]
+    if args.precision != "fp32":
+        command += ["--precision", args.precision]
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
     how_to_go_on = f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}"
-    runner = Runner(experiment, data, folder, device, args.quiet, args.engine)
+    runner = Runner(experiment, data, folder, device, args.quiet, args.engine, args.precision)
     parameters = sum(param.size for param in runner.model.params)
-    record_environment(folder, device, args.engine, data.source, parameters)
+    record_environment(folder, device, args.engine, data.source, parameters, args.precision)
     if not args.quiet:
         where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {device}"
         print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}", flush=True)

@@ -16,17 +16,20 @@ from mlp.records import RunFolder
 PACKAGES = ("numpy", "safetensors", "matplotlib")
 
 
-DECISIVE = ("mlp", "numpy", "blas", "device", "gpu", "cores", "engine", "convolution")
+DECISIVE = ("mlp", "numpy", "blas", "device", "gpu", "cores", "engine", "convolution", "precision")
 """What the bits of a run depend on. Not on the number of threads, and its data is compared by SHA-256."""
 
 
-def record_environment(folder: RunFolder, device: str, engine: str, data: str, parameters: int) -> None:
+def record_environment(
+    folder: RunFolder, device: str, engine: str, data: str, parameters: int, precision: str = "fp32"
+) -> None:
     """Write environment.json: the parameter count, and under `parts` what each part of the run ran on.
 
     A resumed run adds a part only where something changed. Where that may change its numbers' last bits against those
     of a run in one part, it is said.
     """
-    now = {**_versions(), **_machine(device), "engine": engine, "convolution": conv_method(), "data": data}
+    how = {"engine": engine, "convolution": conv_method(), "precision": precision}
+    now = {**_versions(), **_machine(device), **how, "data": data}
     exists = (folder.path / "environment.json").exists()
     parts: list[dict[str, Any]] = folder.read_field("environment.json", "parts") if exists else []
     if parts and parts[-1] == now:

@@ -20,6 +20,8 @@ from mlp.records import EpochMetrics, LayerGradient, RunFolder, best_epoch
 from mlp.schedulers import CosineAnnealing
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+SECONDS_BETWEEN_LOOKS, STEPS_OF_A_FIRST_LOOK = 2.0, 20
+"""How long a GPU works without the host: Ctrl-C, the progress bar and checkpoints wait so long."""
 EVALUATION_BATCH = 100
 
 
@@ -62,15 +64,18 @@ class Runner:
         device: str,
         quiet: bool = False,
         engine: str = "plan",
+        precision: str = "fp32",
     ) -> None:
         self.experiment, self.data, self.folder = experiment, data, folder
         self.device, self.quiet = device, quiet
         self.model = experiment.build_model(data.num_classes).to_device(device)
-        self.engine = Engine(self.model, CrossEntropySoftmaxError(), engine)
+        self.engine = Engine(self.model, CrossEntropySoftmaxError(), engine, precision)
         self.rule = KingmaAdamLearningRule(experiment.learning_rate)
         self.rule.initialise(self.model.params)
         self.schedule = CosineAnnealing(experiment.min_learning_rate, experiment.learning_rate, experiment.epochs)
         self.train_batches = self._batches(data.train, experiment.batch_size, training=True)
+        self.session = self.engine.gpu_session(self.train_batches, self.rule)
+        self.steps_between_looks = STEPS_OF_A_FIRST_LOOK
         self.position = Position()
         self.saved_at = time.monotonic()
         if folder.last_checkpoint.exists():
@@ -117,7 +122,7 @@ class Runner:
         self.schedule.update_learning_rule(self.rule, self.position.epoch)
         last = None
         while self.position.step < self.train_batches.num_batches:
-            last = self._train_step(batches, progress)
+            last = self._train_on_gpu(progress) if self.session else self._train_step(batches, progress)
             at_end = self.position.step == self.train_batches.num_batches
             if not at_end and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
@@ -137,6 +142,22 @@ class Runner:
         self.position.seconds += time.perf_counter() - start
         progress.step(position.epoch + 1, self.experiment.epochs, len(labels), scores)
         return step
+
+    def _train_on_gpu(self, progress: Progress) -> Step:
+        """Take steps without the host, for about `SECONDS_BETWEEN_LOOKS` or to the epoch's end; return the last."""
+        assert self.session is not None
+        start, position = time.perf_counter(), self.position
+        stop = min(position.step + self.steps_between_looks, self.train_batches.num_batches)
+        sums = position.scores.loss_sum, position.scores.correct, position.scores.images
+        scores = Scores(*self.session.run(position.epoch, position.step, stop, sums))
+        self.position = replace(position, step=stop, scores=scores)
+        seconds = time.perf_counter() - start
+        self.position.seconds += seconds
+        pace = (stop - position.step) / max(seconds, 1e-9)
+        self.steps_between_looks = max(STEPS_OF_A_FIRST_LOOK, int(SECONDS_BETWEEN_LOOKS * pace))
+        images = scores.images - position.scores.images
+        progress.step(position.epoch + 1, self.experiment.epochs, images, scores)
+        return self.session.last_step()
 
     def _end_epoch(self, last: Step, progress: Progress) -> None:
         """Validate, record the epoch, and keep its weights if they are the best so far."""
@@ -173,7 +194,11 @@ class Runner:
         ]
 
     def _evaluate(self, images: ImageSet) -> Scores:
-        return evaluate(self.engine, self._batches(images, EVALUATION_BATCH, training=False), self.device)
+        batches = self._batches(images, EVALUATION_BATCH, training=False)
+        session = self.engine.gpu_session(batches)
+        if session is not None:
+            return Scores(*session.run(0, 0, batches.num_batches))
+        return evaluate(self.engine, batches, self.device)
 
     def _save(self) -> None:
         save_checkpoint(self.folder.last_checkpoint, self.model, self.rule, self.position.to_dict())

@@ -91,7 +91,7 @@ class ConvTile(NamedTuple):
         images = self.pixels >> (self.tw + self.th)
         return images * ((1 << self.th) + 2) * ((1 << self.tw) + 2)
 
-    def count(self, n: int, height: int, width: int) -> int:
+    def number(self, n: int, height: int, width: int) -> int:
         """Return how many tiles cover n maps."""
         images = self.pixels >> (self.tw + self.th)
         return -(-n // images) * -(-height // (1 << self.th)) * -(-width // (1 << self.tw))
@@ -102,13 +102,13 @@ GRAD_PIXELS, MAX_SPLITS = 64, 264
 
 
 def conv_tile(n: int, height: int, width: int, pixels: Iterable[int] = (256, 128, 64)) -> ConvTile:
-    """Return the largest tile that fits the shared memory and leaves no multiprocessor without work; or the smallest."""
+    """Return the largest tile that fits the shared memory and gives every multiprocessor work, or the smallest."""
     tiles = []
     for size in pixels:
         tw = min(4, (width - 1).bit_length(), size.bit_length() - 1)
         tiles.append(ConvTile(size, tw, min(size.bit_length() - 1 - tw, (height - 1).bit_length())))
     fitting = [tile for tile in tiles if tile.halo() <= MAX_HALO]
-    busy = [tile for tile in fitting if tile.count(n, height, width) >= MULTIPROCESSORS]
+    busy = [tile for tile in fitting if tile.number(n, height, width) >= MULTIPROCESSORS]
     return (busy or fitting[-1:])[0]
 
 

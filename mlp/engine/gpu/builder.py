@@ -86,10 +86,11 @@ class Builder:
             grad = self.grads[value] = Gradient(self.new(value))
         grad.times += 1
         aside = add and not can_add
-        last = grad.times == value.readers and value.slope is not None and can_mask and not aside
-        grad.masked = last
         array = self.new(value) if aside else grad.array
-        return array, add and can_add, self.arrays[value] if last else None, value.slope if last else 1.0
+        if value.slope is None or grad.times < value.readers or aside or not can_mask:
+            return array, add and can_add, None, 1.0
+        grad.masked = True
+        return array, add and can_add, self.arrays[value], value.slope
 
     def arrive(self, value: Value, array: Array) -> None:
         """Add what was left in a buffer of its own."""

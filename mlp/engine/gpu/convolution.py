@@ -25,7 +25,7 @@ class Convolution:
         self.geometry: ConvGeometry = self.layer.geometry
         (self.height, self.width, self.channels) = unit.inputs.shape
         self.filters, self.places = self.layer.kernels.shape[0], prod(self.geometry.kernel)
-        self.out_size = self.geometry.output_size((self.height, self.width))
+        self.out_size: Any = self.geometry.output_size((self.height, self.width))
         self.turned = int(type(self.layer) is ConvolutionalLayer)
         self.forward, self.backward = (build.arena.take((self.layer.kernels.size,)) for _ in range(2))
         sizes = (self.filters, self.channels, self.places, self.turned)
@@ -35,7 +35,10 @@ class Convolution:
     def outputs(
         self, build: Builder, x: Array, y: Array, skip: Array | None, slope: float, moments: bool
     ) -> tuple[Array, int] | None:
-        """Add launches for y = act(w * x + b + skip); return the moments of w * x + b, if wanted, and of how many blocks."""
+        """Add launches for y = act(w * x + b + skip).
+
+        Returns the moments of w * x + b over blocks of pixels, and how many blocks, where they are wanted and found.
+        """
         raise NotImplementedError
 
     def kernels_grad(self, build: Builder, x: Array, grads: Array, out: Array) -> None:
@@ -60,7 +63,7 @@ class Convolution3x3(Convolution):
     ) -> tuple[Array, int] | None:
         """Add the forward pass."""
         tile = conv_tile(build.n, *self.out_size)
-        blocks = tile.count(build.n, *self.out_size)
+        blocks = tile.number(build.n, *self.out_size)
         found = build.arena.take((blocks * 3 * self.filters,)) if moments else None
         (top, _), (left, _) = self.geometry.padding
         sizes = (build.n, self.height, self.width, self.channels, *self.out_size, self.filters, top, left)
@@ -80,8 +83,8 @@ class Convolution3x3(Convolution):
     def _convolve(
         self, build: Builder, tile: Any, arrays: Any, sizes: Any, slope: float, mask_slope: float, add: bool
     ) -> None:
-        n, height, width, filters = sizes[0], *sizes[4:7]
-        grid = (tile.count(n, height, width), -(-filters // 32))
+        n, _, _, _, height, width, filters, *_ = sizes
+        grid = (tile.number(n, height, width), -(-filters // 32))
         threads = tile.pixels // (2 if build.precision == "fp32" else 1)
         args = (*arrays, *sizes, tile.tw, tile.th, float(slope), float(mask_slope), int(add))
         name = f"conv3x3_{build.precision}"
@@ -89,8 +92,8 @@ class Convolution3x3(Convolution):
 
     def kernels_grad(self, build: Builder, x: Array, grads: Array, out: Array) -> None:
         """Add partial sums over tiles of outputs, and their sum."""
-        tile = conv_tile(build.n, *self.out_size, pixels=(GRAD_PIXELS,))
-        tiles = tile.count(build.n, *self.out_size)
+        tile = conv_tile(build.n, self.out_size[0], self.out_size[1], (GRAD_PIXELS,))
+        tiles = tile.number(build.n, *self.out_size)
         splits, blocks = min(tiles, MAX_SPLITS), (-(-self.channels // 32), -(-self.filters // 32))
         partial = build.arena.take((splits * self.layer.kernels.size,))
         (top, _), (left, _) = self.geometry.padding

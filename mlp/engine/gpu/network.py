@@ -13,6 +13,7 @@ from mlp.layers import (
     Convolution2DLayer,
     ConvolutionalLayer,
     Layer,
+    LayerWithParameters,
     LeakyReluLayer,
     ReluLayer,
     ResidualLayer,
@@ -61,9 +62,9 @@ class Unit:
         """The outputs, where an activation made them."""
         return None if self.outputs.slope is None else self.outputs
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[LayerWithParameters]:
         """Return the layers with parameters, in order."""
-        return [layer for layer in (self.main, self.norm) if layer is not None and hasattr(layer, "param_names")]
+        return [layer for layer in (self.main, self.norm) if isinstance(layer, LayerWithParameters)]
 
     @property
     def label(self) -> str:

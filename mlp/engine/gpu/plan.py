@@ -12,7 +12,7 @@ from mlp.engine.gpu.builder import Builder, Gradient
 from mlp.engine.gpu.graph import CapturedLaunches
 from mlp.engine.gpu.network import Network, Value
 from mlp.engine.gpu.steps import step_for
-from mlp.engine.plan import Purpose
+from mlp.engine.passes import Purpose
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.kernels import Pieces
 from mlp.kernels.gpu import Launch
@@ -101,13 +101,17 @@ class GpuPlan:
 
     def _found(self) -> tuple[Array | None, list[Array]]:
         """Return the gradients as new arrays, penalties included."""
-        found = Pieces(self.grads.flat.copy(), [grad.shape for grad in self.grads]) if self.grads else self.grads
+        found: list[Array] = self.copied_grads()
         if self.has_penalties():
             found = self._with_penalties(found)
         value = self._network.inputs
         if not self.purpose.need_inputs:
             return None, found
         return self._like_layers(value, self._inputs_grad), found
+
+    def copied_grads(self) -> Pieces:
+        """Return a copy of the gradients of all parameters, views of one array."""
+        return Pieces(self.grads.flat.copy(), [grad.shape for grad in self.grads])
 
     def has_penalties(self) -> bool:
         """Return whether any parameter has a penalty, whose gradient no launch adds."""
@@ -132,7 +136,7 @@ class GpuPlan:
         start, readers = 0, {value: value.readers for value in (network.inputs, *(u.outputs for u in network.units))}
         self._steps = []
         for unit in network.units:
-            number = sum(len(layer.params) for layer in unit.layers())  # type: ignore[attr-defined]
+            number = len([param for layer in unit.layers() for param in layer.params])
             step = step_for(unit, self.grads[start : start + number])
             start += number
             step.forward(build)

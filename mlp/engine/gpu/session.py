@@ -4,7 +4,9 @@ The data set lies on the device, and so does what changes from step to step (`Co
 step is then a CUDA graph in which nothing changes, and the host only starts it.
 """
 
+import logging
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,13 @@ from mlp.backend import Array, array_module, to_device
 from mlp.data_providers import ImageDataProvider
 from mlp.engine.gpu.graph import CapturedLaunches
 from mlp.engine.gpu.plan import GpuPlan
+from mlp.engine.passes import Step
 from mlp.kernels import Pieces
 from mlp.kernels.gpu import Launch, gpu_kernels
 from mlp.learning_rules import AdamLearningRule, GradientDescentLearningRule, KingmaAdamLearningRule
+from mlp.models import Model
+
+logger = logging.getLogger(__name__)
 
 CONTROL = np.dtype(
     [(name, np.int64) for name in ("epoch", "batch", "steps")]
@@ -81,9 +87,11 @@ class GpuSession:
         control = np.frombuffer(self._control.get().tobytes(), CONTROL)[0]
         return float(control["loss_sum"]), int(control["correct"]), int(control["images"])
 
-    def loss(self) -> float:
-        """Return the mean loss of the last batch."""
-        return float(self._loss[0])
+    def last_step(self) -> Step:
+        """Return the last step's mean loss, outputs and gradients. Raises LookupError before there was one."""
+        if self.last is None:
+            raise LookupError("GpuSession.last_step: there was no step yet: call run first")
+        return Step(float(self._loss[0]), self.last.rows.copy(), self.last.copied_grads())
 
     def launches(self, batch: int) -> list[Launch]:
         """Return the launches of a step with a batch of this size."""
@@ -138,7 +146,39 @@ class GpuSession:
         return to_device(np.ascontiguousarray(array), "gpu")
 
 
-def rule_fits(rule: GradientDescentLearningRule | None, params: list[Array]) -> bool:
+def open_session(
+    planned: Callable[[Array], tuple[int, Any]],
+    model: Model,
+    error: Any,
+    provider: ImageDataProvider,
+    rule: GradientDescentLearningRule | None,
+) -> GpuSession | None:
+    """Return a session, or None, with the reason in the log, where a step cannot be one row of launches.
+
+    `planned` makes a plan for inputs like an array, and says how many layers it goes through.
+    """
+    flat, shape = model.flat_params(), provider.images.pixels.shape
+
+    def plan_for(batch: int) -> GpuPlan:
+        stop, plan = planned(array_module(flat).empty((batch, shape[3], *shape[1:3]), np.float32))
+        if not isinstance(plan, GpuPlan) or stop < len(model.layers):
+            layer = model.layers[min(stop, len(model.layers) - 1)]
+            raise LookupError(f"no plan on a GPU knows {layer!r}, or its parameters are not float32")
+        if plan.error is None or plan.has_penalties():
+            raise LookupError("no plan on a GPU knows " + ("penalties" if plan.error else repr(error)))
+        return plan
+
+    try:
+        if not _rule_fits(rule, model.params):
+            raise LookupError(f"no kernel knows {rule!r}")
+        plan_for(min(provider.batch_size, shape[0]))
+    except LookupError as reason:
+        logger.info("steps are taken one by one: %s", reason)
+        return None
+    return GpuSession(plan_for, flat, provider, rule)
+
+
+def _rule_fits(rule: GradientDescentLearningRule | None, params: list[Array]) -> bool:
     """Return whether the kernel of Adam can be a learning rule: one of the two forms, its moments flat on the GPU."""
     if rule is None:
         return True

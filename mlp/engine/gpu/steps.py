@@ -119,7 +119,7 @@ class FusedStep(Step):
         groups, rows = -(-channels // 32), unit.outputs.pixels(build.n)
         running = (norm.running_mean, norm.running_var)
         if not build.stochastic:
-            args = (*running, channels, norm.epsilon, self.statistics)
+            args: tuple[Any, ...] = (*running, channels, norm.epsilon, self.statistics)
             build.add(build.kernels.over("bn_running", channels, *args, label=self.label))
         else:
             if moments is None:
