@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from math import expm1, log
 from typing import Any, ClassVar
 
-from mlp.backend import Array, array_module
+from mlp.backend import Array, array_module, is_gpu_array
 from mlp.checks import DTypeError, ShapeError, check_array, check_flag, check_number, check_same_shape
 from mlp.kernels import Pieces, chunks, listed, zeros_like_all
 
@@ -88,9 +88,9 @@ class GradientDescentLearningRule:
         return array_module(grad).multiply(grad, self.learning_rate, out=out)
 
     def _update_all(self, *flat: Any) -> None:
-        """Change all parameters in one pass through the cache, their gradients and states each in a flat array."""
+        """Change all parameters in one pass, on a CPU through its cache; gradients and states are flat arrays."""
         steps = array_module(flat[0]).empty_like(flat[0])
-        for chunk in chunks(len(steps)):
+        for chunk in [slice(None)] if is_gpu_array(steps) else chunks(len(steps)):
             self._descent(*(array[chunk] for array in (steps, *flat)))
         for param, step in zip(self.params, Pieces(steps, [param.shape for param in self.params]), strict=True):
             param -= step

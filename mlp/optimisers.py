@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from mlp.backend import Array, to_cpu, to_device
+from mlp.backend import Array, device_of, to_cpu, to_device
 from mlp.checks import check_choice, check_shape
 from mlp.engine import ENGINES, Engine, Step
 from mlp.learning_rules import GradientDescentLearningRule
@@ -85,7 +85,9 @@ class Optimiser:
     `data_monitors` maps names to functions (outputs, targets) -> number, means over a batch, reported beside the error
     as means over the examples. `schedulers` are applied at the start of each epoch, counted from 0. Progress bars are
     shown in a terminal, and, with `notebook`, wherever else the training runs. `engine` is ``"plan"``, the fast way to
-    run the model, or ``"layers"``, the layers' own passes; both compute the same numbers, up to rounding.
+    run the model, or ``"layers"``, the layers' own passes; both compute the same numbers, up to rounding. Batches are
+    moved to where the model's parameters lie: with ``model.to_gpu()`` the training runs on the GPU, and monitors get
+    its arrays.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class Optimiser:
     def do_training_epoch(self) -> None:
         """Train on every batch of the training provider once."""
         batches = self._progress(self.train_dataset, "Ep Prog", self.train_dataset.num_batches)
-        for inputs, targets in batches:
+        for inputs, targets in map(self._placed, batches):
             loss = train_step(self.engine, self.learning_rule, inputs, targets).loss
             batches.set_postfix(error=f"{loss:.2e}")
 
@@ -142,7 +144,7 @@ class Optimiser:
         """Return every monitor's mean over the examples of a provider, its name followed by `label`."""
         sums = dict.fromkeys(self.data_monitors, 0.0)
         count = 0
-        for inputs, targets in dataset:
+        for inputs, targets in map(self._placed, dataset):
             outputs = self.engine.predict(inputs, stochastic=self.use_stochastic_eval)
             for name, monitor in self.data_monitors.items():
                 sums[name] += len(outputs) * float(to_cpu(monitor(outputs, targets)))
@@ -185,6 +187,11 @@ class Optimiser:
                 rows.append(list(epoch_stats.values()))
         keys = {name: column for column, name in enumerate(stats)}
         return np.array(rows), keys, time.perf_counter() - start
+
+    def _placed(self, batch: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Return a batch on the device of the model."""
+        device = device_of(self.learning_rule.params[0]) if self.learning_rule.params else "cpu"
+        return to_device(batch[0], device), to_device(batch[1], device)
 
     def _progress(self, items: Iterable[Any], description: str, total: int) -> Any:
         return tqdm(items, desc=description, total=total, leave=False, disable=None if not self.notebook else False)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp.backend import DeviceError, select_device
 from mlp.data_providers import (
     DataMissingError,
     ImageData,
@@ -22,7 +21,7 @@ from mlp.data_providers.cifar import FORMS
 from mlp.engine import Engine, profile
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import EXPERIMENTS, Experiment
-from mlp.experiments.environment import record_environment
+from mlp.experiments.environment import Setup, record_environment
 from mlp.experiments.interrupt import Interrupted
 from mlp.experiments.report import profile_table, table
 from mlp.experiments.runner import Runner
@@ -50,9 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Run or resume an experiment."""
     if args.data_dir and not Path(args.data_dir).expanduser().is_dir():
         raise DataMissingError(f"--data-dir {args.data_dir} is no folder: name one that is, or make it")
-    device = select_device(args.device)
-    if args.precision != "fp32" and device != "gpu":
-        raise DeviceError(f"--precision {args.precision} is for a GPU, and this run is on the CPU: leave it out")
+    setup = Setup.of(args.device, args.engine, args.precision)
     given = {f.name: value for f in fields(Experiment) if (value := getattr(args, f.name, None)) is not None}
     folder = None if args.resume is None else RunFolder.open(Path(args.resume))
     stored = folder.read_json("config.json") if folder else None
@@ -73,24 +70,20 @@ def run(args: argparse.Namespace) -> int:
         folder = RunFolder.create(Path(args.runs_dir), experiment.name)
         folder.write_json("config.json", config)
     with FolderLock(folder.path):
-        return _run_in(folder, experiment, data, device, args)
+        return _run_in(folder, experiment, data, setup, args)
 
 
-def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, device: str, args: argparse.Namespace) -> int:
+def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, setup: Setup, args: argparse.Namespace) -> int:
     """Run in a folder that is locked."""
-    command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path), "--device", device]
-    if args.engine != "plan":
-        command += ["--engine", args.engine]
-    if args.precision != "fp32":
-        command += ["--precision", args.precision]
+    command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path), *setup.options()]
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
     how_to_go_on = f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}"
-    runner = Runner(experiment, data, folder, device, args.quiet, args.engine, args.precision)
+    runner = Runner(experiment, data, folder, quiet=args.quiet, **setup._asdict())
     parameters = sum(param.size for param in runner.model.params)
-    record_environment(folder, device, args.engine, data.source, parameters, args.precision)
+    record_environment(folder, setup, data.source, parameters)
     if not args.quiet:
-        where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {device}"
+        where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {setup.device}"
         print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}", flush=True)
     try:
         runner.run(args.stop_after)

@@ -4,12 +4,12 @@ import os
 import platform
 import sys
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_info
 
 from mlp import __version__
-from mlp.backend import usable_gpu
+from mlp.backend import DeviceError, select_device, usable_gpu
 from mlp.kernels import conv_method, num_threads
 from mlp.records import RunFolder
 
@@ -20,16 +20,36 @@ DECISIVE = ("mlp", "numpy", "blas", "device", "gpu", "cores", "engine", "convolu
 """What the bits of a run depend on. Not on the number of threads, and its data is compared by SHA-256."""
 
 
-def record_environment(
-    folder: RunFolder, device: str, engine: str, data: str, parameters: int, precision: str = "fp32"
-) -> None:
+class Setup(NamedTuple):
+    """How a run is computed, which is no part of what decides its result but for the last bits."""
+
+    device: str
+    engine: str = "plan"
+    precision: str = "fp32"
+
+    @classmethod
+    def of(cls, device: str, engine: str, precision: str) -> "Setup":
+        """Return the set-up for a request; raise DeviceError where it cannot be had."""
+        found = select_device(device)
+        if precision != "fp32" and found != "gpu":
+            raise DeviceError(f"--precision {precision} is for a GPU, and this run is on the CPU: leave it out")
+        return cls(found, engine, precision)
+
+    def options(self) -> list[str]:
+        """Return the command line's options that ask for it."""
+        default = Setup(self.device)
+        pairs = [(name, value) for name, value in self._asdict().items() if value != getattr(default, name)]
+        return ["--device", self.device, *(word for name, value in pairs for word in (f"--{name}", value))]
+
+
+def record_environment(folder: RunFolder, setup: Setup, data: str, parameters: int) -> None:
     """Write environment.json: the parameter count, and under `parts` what each part of the run ran on.
 
     A resumed run adds a part only where something changed. Where that may change its numbers' last bits against those
     of a run in one part, it is said.
     """
-    how = {"engine": engine, "convolution": conv_method(), "precision": precision}
-    now = {**_versions(), **_machine(device), **how, "data": data}
+    how = {**setup._asdict(), "convolution": conv_method(), "data": data}
+    now = {**_versions(), **_machine(setup.device), **how}
     exists = (folder.path / "environment.json").exists()
     parts: list[dict[str, Any]] = folder.read_field("environment.json", "parts") if exists else []
     if parts and parts[-1] == now:

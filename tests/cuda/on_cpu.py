@@ -7,19 +7,24 @@ import ctypes
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ compiles the CUDA sources for the CPU")
 
 SHIM = Path(__file__).with_name("shim.h")
 SANITIZERS = "MLP_TEST_SANITIZERS"
-"""Set to 1, the code is compiled with the address and undefined-behaviour sanitizers (see test_sanitizers.py)."""
+"""Set to 1, the code is compiled with the address and undefined-behaviour sanitizers (see kernels/test_cuda_sanitizers.py)."""
 FLAGS = ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-Wall", "-Werror"]
 FLAGS += ["-Wno-unknown-pragmas", "-Wno-unused", "-Wno-sign-compare", "-Wno-maybe-uninitialized"]
-SANITIZING = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZING = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZING += ["-fsanitize-sections=shared_memory"]
 MAX_THREADS, MAX_SHARED, MAX_SHARED_WITHOUT_ASKING = 1024, 227 * 1024, 48 * 1024
 
 
@@ -71,9 +76,11 @@ class Kernel:
 
     capture = None
     """Where a stream is capturing: the list of launches that it records."""
+    backwards = False
+    """Whether the last block and the last thread come first, which no result may depend on."""
 
     def __init__(self, module: RawModule, name: str) -> None:
-        self.name = name
+        self.name, self.library = name, module.library
         self.max_dynamic_shared_size_bytes = MAX_SHARED_WITHOUT_ASKING
         getattr(module.library, f"signature_{name}").restype = ctypes.c_char_p
         self.types = getattr(module.library, f"signature_{name}")().decode().split()
@@ -99,6 +106,7 @@ class Kernel:
     def _run(self, grid, block, shared_mem, values):
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         sizes = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
+        ctypes.c_int.in_dll(self.library, "backwards").value = Kernel.backwards
         self.call(*sizes, ctypes.c_uint(shared_mem), pointers)
 
 

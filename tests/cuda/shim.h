@@ -1,8 +1,7 @@
 // CUDA's device code on a CPU: blocks run one after the other, the threads of a block as fibers that take turns at
-// barriers. What is computed is what a card would compute; races between barriers are not seen.
+// barriers. What is computed is what a card would compute. A race between barriers shows where the result depends on the
+// order of the threads, which `backwards` turns round.
 #pragma once
-#include <ucontext.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -10,24 +9,29 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <new>
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define FIBER_LEAVE(save, stack, size) __sanitizer_start_switch_fiber(save, stack, size)
-#define FIBER_ARRIVE(save) __sanitizer_finish_switch_fiber(save, nullptr, nullptr)
+#define FIBER_ARRIVE(save, stack, size) __sanitizer_finish_switch_fiber(save, stack, size)
+#define FIBER_END() __asan_handle_no_return()
 #else
 #define FIBER_LEAVE(save, stack, size)
-#define FIBER_ARRIVE(save)
+#define FIBER_ARRIVE(save, stack, size)
+#define FIBER_END()
 #endif
 
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __shared__ static
+#define __shared__ static __attribute__((section("shared_memory")))
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __restrict__
 #define __launch_bounds__(...)
 #define SHARED_MEMORY(name) float* name = shim::shared
@@ -42,15 +46,87 @@ using std::min;
 inline float __fmul_rn(float a, float b) { return a * b; }  // compiled with -ffp-contract=off
 inline float __fsub_rn(float a, float b) { return a - b; }
 
+// Where the linker put the kernels' own shared memory; null if they have none.
+extern "C" __attribute__((weak, visibility("hidden"))) char __start_shared_memory[], __stop_shared_memory[];
+
+extern "C" { int backwards = 0; }  // 1: the last block and the last thread come first
+
 namespace shim {
 
+constexpr int MOST = 1024, WARP = 32;
 constexpr size_t STACK = 64 * 1024;
-struct Fiber { ucontext_t context; std::vector<char> stack; bool done; long waits; void* fake; };
+
+// ---- Fibers ----
+
+void entry();
+void end(int i);
+
+#if defined(__x86_64__) && !defined(SHIM_UCONTEXT)
+
+// What swapcontext does, without its call of the system for the mask of signals.
+extern "C" __attribute__((visibility("hidden"))) void shim_switch(void** from, void* to);
+asm(R"(
+    .text
+    .p2align 4
+    .type shim_switch, @function
+    .hidden shim_switch
+    .globl shim_switch
+shim_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .size shim_switch, . - shim_switch
+)");
+
+struct Context {
+    void* place = nullptr;  // of the registers, on the stack
+    void start(char* stack) {
+        void** top = (void**)(stack + STACK) - 8;
+        for (int i = 0; i < 6; i++) top[i] = nullptr;
+        top[6] = (void*)entry;  // where shim_switch returns to
+        top[7] = nullptr;       // where entry would return to
+        place = top;
+    }
+    void go(Context& to) { shim_switch(&place, to.place); }
+};
+
+#else
+}  // namespace shim
+#include <ucontext.h>
+namespace shim {
+
+struct Context {
+    ucontext_t place;
+    void start(char* stack) {
+        getcontext(&place);
+        place.uc_stack.ss_sp = stack;
+        place.uc_stack.ss_size = STACK;
+        place.uc_link = nullptr;
+        makecontext(&place, entry, 0);
+    }
+    void go(Context& to) { swapcontext(&place, &to.place); }
+};
+
+#endif
+
+struct alignas(16) Stack { char bytes[STACK]; };
+struct Fiber { Context context; std::unique_ptr<Stack> stack; bool done; void* fake; };
 
 inline dim3 thread, block, block_size, grid_size;
-inline std::vector<Fiber> fibers(1024);
-inline ucontext_t scheduler;
-inline void* scheduler_fake;
+inline Fiber fibers[MOST];
+inline Context scheduler;
 inline const void* scheduler_stack;
 inline size_t scheduler_size;
 inline int current, threads;
@@ -63,40 +139,100 @@ inline void place(int i) {
     thread = {i % block_size.x, i / block_size.x % block_size.y, i / block_size.x / block_size.y};
 }
 
-inline void leave(bool for_good) {
+inline void leave() {
     Fiber& me = fibers[current];
-    (void)for_good;
-    FIBER_LEAVE(for_good ? nullptr : &me.fake, scheduler_stack, scheduler_size);
-    swapcontext(&me.context, &scheduler);
-    FIBER_ARRIVE(me.fake);
+    const int i = current;
+    FIBER_LEAVE(&me.fake, scheduler_stack, scheduler_size);
+    me.context.go(scheduler);
+    FIBER_ARRIVE(me.fake, nullptr, nullptr);
+    place(i);
 }
 
 inline void entry() {
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
-#endif
+    FIBER_ARRIVE(nullptr, &scheduler_stack, &scheduler_size);
     (*body)();
-    fibers[current].done = true;
-    progress++;
-    leave(true);
+    Fiber& me = fibers[current];
+    end(current);
+    FIBER_END();
+    FIBER_LEAVE(nullptr, scheduler_stack, scheduler_size);
+    me.context.go(scheduler);
+    abort();
 }
 
-// A barrier of a group of threads: each counts its own visits, and waits for the group's to catch up.
-inline void wait(int first, int last) {
-    const long visit = ++fibers[current].waits;
-    const int me = current;
-    progress++;
-    for (;;) {
-        bool all = true;
-        for (int i = first; i < last; i++) all = all && fibers[i].waits >= visit;
-        if (all) return;
-        for (int i = first; i < last; i++)
-            if (fibers[i].done && fibers[i].waits < visit) {
-                fprintf(stderr, "thread %d ended while thread %d waits at a barrier\n", i, me);
+// ---- Barriers ----
+
+struct Barrier {
+    long round = 0;
+    int arrived = 0, ended = 0;
+    // Wait until the threads first .. last - 1 have all arrived.
+    void wait(int first, int last) {
+        const long mine = round;
+        progress++;
+        if (++arrived == last - first) {
+            arrived = 0;
+            round++;
+            return;
+        }
+        while (round == mine) {
+            if (ended) {
+                int i = first;
+                while (!fibers[i].done) i++;
+                fprintf(stderr, "thread %d ended while thread %d waits at a barrier\n", i, current);
                 abort();
             }
-        leave(false);
-        place(me);
+            leave();
+        }
+    }
+};
+
+inline Barrier of_block, of_warp[MOST / WARP];
+
+inline void end(int i) {
+    fibers[i].done = true;
+    of_block.ended++;
+    of_warp[i / WARP].ended++;
+    progress++;
+}
+
+// ---- Launches ----
+
+// NaN in shared memory: what a block reads, it must have written.
+__attribute__((no_sanitize("address"))) inline void spoil(unsigned bytes) {
+    memset((void*)shared, 0xff, bytes);
+    for (volatile char* p = __start_shared_memory; p < __stop_shared_memory; p++) *p = (char)0xff;
+}
+
+inline void start_block(unsigned bytes) {
+    spoil(bytes);
+    of_block = Barrier();
+    for (int i = 0; i < threads; i++) {
+        Fiber& fiber = fibers[i];
+        if (!fiber.stack) fiber.stack.reset(new Stack);
+        fiber.done = false;
+        fiber.context.start(fiber.stack->bytes);
+        of_warp[i / WARP] = Barrier();
+    }
+}
+
+inline void run_block() {
+    for (int left = threads; left > 0;) {
+        const long before = progress;
+        for (int k = 0; k < threads; k++) {
+            const int i = backwards ? threads - 1 - k : k;
+            Fiber& fiber = fibers[i];
+            if (fiber.done) continue;
+            place(i);
+            void* fake = nullptr;
+            (void)fake;
+            FIBER_LEAVE(&fake, fiber.stack->bytes, STACK);
+            scheduler.go(fiber.context);
+            FIBER_ARRIVE(fake, nullptr, nullptr);
+            left -= fiber.done;
+        }
+        if (progress == before) {
+            fprintf(stderr, "a block hangs at a barrier\n");
+            abort();
+        }
     }
 }
 
@@ -105,40 +241,15 @@ inline void launch(const unsigned* grid, const unsigned* size, unsigned bytes, c
     block_size = {size[0], size[1], size[2]};
     threads = size[0] * size[1] * size[2];
     body = &work;
-    std::vector<float4> memory(bytes / 16 + 1);
-    shared = (float*)memory.data();
-    for (unsigned z = 0; z < grid[2]; z++)
-        for (unsigned y = 0; y < grid[1]; y++)
-            for (unsigned x = 0; x < grid[0]; x++) {
-                block = {x, y, z};
-                memset(shared, 0xff, bytes);  // NaN: what a block reads, it must have written
-                for (int i = 0; i < threads; i++) {
-                    Fiber& fiber = fibers[i];
-                    fiber.stack.resize(STACK);
-                    fiber.done = false;
-                    fiber.waits = 0;
-                    getcontext(&fiber.context);
-                    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-                    fiber.context.uc_stack.ss_size = STACK;
-                    fiber.context.uc_link = nullptr;
-                    makecontext(&fiber.context, entry, 0);
-                }
-                for (int left = threads; left > 0;) {
-                    const long before = progress;
-                    for (int i = 0; i < threads; i++) {
-                        if (fibers[i].done) continue;
-                        place(i);
-                        FIBER_LEAVE(&scheduler_fake, fibers[i].stack.data(), STACK);
-                        swapcontext(&scheduler, &fibers[i].context);
-                        FIBER_ARRIVE(scheduler_fake);
-                        left -= fibers[i].done;
-                    }
-                    if (progress == before) {
-                        fprintf(stderr, "a block hangs at a barrier\n");
-                        abort();
-                    }
-                }
-            }
+    shared = (float*)operator new(bytes, std::align_val_t(16));
+    const unsigned blocks = grid[0] * grid[1] * grid[2];
+    for (unsigned k = 0; k < blocks; k++) {
+        const unsigned i = backwards ? blocks - 1 - k : k;
+        block = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
+        start_block(bytes);
+        run_block();
+    }
+    operator delete(shared, std::align_val_t(16));
 }
 
 // ---- Arguments: as CUDA takes them, an array of pointers to values ----
@@ -164,8 +275,6 @@ template <class... A> void run(void (*f)(A...), const unsigned* grid, const unsi
     launch(grid, size, bytes, [&] { apply(f, args, std::index_sequence_for<A...>()); });
 }
 
-inline float exchange[32][32][6];  // by warp and lane: four numbers of A, two of B
-
 }  // namespace shim
 
 #define EXPORT(name)                                                                                                  \
@@ -179,7 +288,7 @@ inline float exchange[32][32][6];  // by warp and lane: four numbers of A, two o
 #define blockDim (shim::block_size)
 #define gridDim (shim::grid_size)
 
-inline void __syncthreads() { shim::wait(0, shim::threads); }
+inline void __syncthreads() { shim::of_block.wait(0, shim::threads); }
 
 inline unsigned to_tf32(float x) {
     uint32_t bits;
@@ -187,17 +296,21 @@ inline unsigned to_tf32(float x) {
     return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & ~0x1fffu;
 }
 
+namespace shim {
+inline float exchange[MOST / WARP][2][WARP][6];  // by warp, turn and lane: four numbers of A, two of B
+}
+
 inline void mma_16x8x8(float& d0, float& d1, float& d2, float& d3, unsigned a0, unsigned a1, unsigned a2, unsigned a3,
                        unsigned b0, unsigned b1) {
-    const int warp = shim::current / 32, lane = shim::current % 32, g = lane >> 2, t = lane & 3;
-    auto& x = shim::exchange[warp];
+    const int warp = shim::current / shim::WARP, lane = shim::current % shim::WARP, g = lane >> 2, t = lane & 3;
+    shim::Barrier& barrier = shim::of_warp[warp];
+    auto& x = shim::exchange[warp][barrier.round & 1];  // nobody is two turns ahead: one barrier is enough
     const unsigned mine[6] = {a0, a1, a2, a3, b0, b1};
     memcpy(x[lane], mine, sizeof mine);
-    shim::wait(32 * warp, std::min(32 * warp + 32, shim::threads));
+    barrier.wait(shim::WARP * warp, shim::WARP * (warp + 1));
+    float* d[4] = {&d0, &d1, &d2, &d3};
     auto a = [&](int row, int k) { return x[row % 8 * 4 + k % 4][row / 8 + 2 * (k / 4)]; };
     auto b = [&](int k, int column) { return x[column * 4 + k % 4][4 + k / 4]; };
-    float* d[4] = {&d0, &d1, &d2, &d3};
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < 8; k++) *d[i] += a(g + i / 2 * 8, k) * b(k, 2 * t + i % 2);
-    shim::wait(32 * warp, std::min(32 * warp + 32, shim::threads));
 }

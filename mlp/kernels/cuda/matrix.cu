@@ -9,7 +9,7 @@
 KERNEL __launch_bounds__(256) matmul_fp32(const float* __restrict__ a, const float* __restrict__ b,
                                           const float* __restrict__ bias, float* __restrict__ c, int rows, int columns,
                                           int inner, int am, int ak, int bk, int bn) {
-    __shared__ float left[STEP][SIDE + 4], right[STEP][SIDE + 4];
+    __shared__ __align__(16) float left[STEP][SIDE + 4], right[STEP][SIDE + 4];
     const int m0 = blockIdx.y * SIDE, n0 = blockIdx.x * SIDE, m = (threadIdx.x >> 4) * 4, n = (threadIdx.x & 15) * 4;
     const int share = ceil_div(ceil_div(inner, gridDim.z), STEP) * STEP;
     const int first = blockIdx.z * share, last = min(first + share, inner);
