@@ -11,6 +11,7 @@ repeats them; anything else is refused during a capture.
 
 import functools
 import json
+import time
 import types
 from pathlib import Path
 
@@ -152,6 +153,7 @@ class Event:
 
     def record(self, stream=None):
         """Mark a place in the stream."""
+        self.time = time.perf_counter()
 
     def synchronize(self):
         """Wait until the device has come to the place."""
@@ -169,6 +171,7 @@ class StrictCupy(types.ModuleType):
         self.lib = types.SimpleNamespace(stride_tricks=tricks)
         properties = types.SimpleNamespace(getDeviceProperties=lambda i: {"name": b"stand-in"})
         self.cuda = types.SimpleNamespace(runtime=properties, Stream=Stream, Event=Event)
+        self.cuda.get_elapsed_time = lambda start, end: 1e3 * (end.time - start.time)
         self.RawModule = RawModule
 
     def __getattr__(self, name):

@@ -8,6 +8,7 @@ from mlp.backend import Array
 from mlp.checks import check_positive_int
 from mlp.engine.engine import Engine
 from mlp.engine.executor import Executor
+from mlp.engine.gpu import GpuPlan
 from mlp.engine.plan import Plan
 from mlp.engine.program import Action, numbers_of
 
@@ -32,7 +33,7 @@ class Cost(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """The costs of a training step, its time by the clock, and the threads that it ran on."""
+    """The costs of a training step, its time by the clock, and the threads that it ran on (0: on a GPU)."""
 
     costs: list[Cost]
     seconds: float
@@ -48,13 +49,15 @@ class Profile(NamedTuple):
 def profile(engine: Engine, inputs: Array, targets: Array, repeats: int = 5) -> Profile:
     """Take training steps and return their mean costs. Timing every action takes a little time itself.
 
-    Raises ValueError where no part of the model runs by a plan.
+    On a GPU the launches are timed one by one, without a graph. Raises ValueError where no part of the model runs by a
+    plan.
     """
     check_positive_int("profile: repeats", repeats)
     engine.forward_backward(inputs, targets)
-    executors = [plan.executor for plan in engine.plans() if isinstance(plan, Plan)]
-    if not executors:
+    plans = engine.plans()
+    if not plans:
         raise ValueError("profile: no part of the model runs by a plan")
+    executors = [plan.executor for plan in plans if isinstance(plan, Plan)]
     for executor in executors:
         executor.times = {}
     try:
@@ -67,7 +70,14 @@ def profile(engine: Engine, inputs: Array, targets: Array, repeats: int = 5) -> 
         for executor in executors:
             executor.times = None
     costs = [cost for executor, times in used for cost in _costs(executor, times, repeats)]
-    return Profile(costs, seconds, max(executor.num_threads for executor, _ in used))
+    costs += [cost for plan in plans if isinstance(plan, GpuPlan) for cost in _launch_costs(plan, repeats)]
+    return Profile(costs, seconds, max((executor.num_threads for executor, _ in used), default=0))
+
+
+def _launch_costs(plan: GpuPlan, repeats: int) -> Iterator[Cost]:
+    for launch, seconds in zip(plan.launches, plan.times(repeats), strict=True):
+        where = launch.label.removeprefix(launch.name).strip()
+        yield Cost(where or launch.name, launch.name, seconds, launch.flops, launch.num_bytes)
 
 
 def _costs(executor: Executor, times: dict[tuple[int, int], float], repeats: int) -> Iterator[Cost]:

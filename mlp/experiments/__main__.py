@@ -99,6 +99,8 @@ def _add_run_options(part: argparse.ArgumentParser) -> None:
 def _add_profile_options(part: argparse.ArgumentParser) -> None:
     part.add_argument("name", metavar="NAME", choices=EXPERIMENTS, help="an experiment, as `list` prints them")
     part.add_argument("--batch-size", metavar="B", type=_positive_int, help="default: 100")
+    part.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
+    part.add_argument("--precision", choices=PRECISIONS, default="fp32", help=_PRECISION_HELP)
     part.add_argument("--all", action="store_true", help="every step of the plan, not those of a kind together")
     part.set_defaults(command=commands.profile_plan, parser=part)
 

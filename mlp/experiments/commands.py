@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlp.backend import to_device
 from mlp.data_providers import (
     DataMissingError,
     ImageData,
@@ -147,8 +148,10 @@ def profile_plan(args: argparse.Namespace) -> int:
     experiment = replace(EXPERIMENTS[args.name], batch_size=args.batch_size or EXPERIMENTS[args.name].batch_size)
     model, rng = experiment.build_model(100), np.random.default_rng(0)
     inputs = rng.standard_normal((experiment.batch_size, 32, 32, 3)).astype(experiment.dtype).transpose(0, 3, 1, 2)
-    engine = Engine(model, CrossEntropySoftmaxError())
-    found = profile(engine, inputs, rng.integers(0, 100, experiment.batch_size))
+    setup = Setup.of(args.device, "plan", args.precision)
+    engine = Engine(model.to_device(setup.device), CrossEntropySoftmaxError(), precision=setup.precision)
+    batch = inputs, rng.integers(0, 100, experiment.batch_size)
+    found = profile(engine, *(to_device(array, setup.device) for array in batch))
     print(profile_table(found, experiment.batch_size, args.all))
     return 0
 

@@ -13,6 +13,12 @@ NOTE = (
 )
 
 
+_THREADS_NOTE = (
+    "ms: of all threads together. MB: values read and written. A convolution by Winograd's algorithm computes less."
+)
+_GPU_NOTE = "ms: of each launch by itself, between two events. MB: arrays read and written, once each."
+
+
 def table(runs: Sequence[RunFolder]) -> str:
     """Return a table of runs, each CIFAR-100 run followed by what the report says of it."""
     rows = [TITLES]
@@ -59,7 +65,9 @@ def profile_table(found: Profile, batch_size: int, every: bool) -> str:
         speed = f"{cost.gflops:.1f}" if cost.flops else "-"
         share = 100.0 * cost.seconds / total
         size = f"{cost.bytes / 1e6:.1f}"
-        rows.append([cost.what, cost.label, f"{1e3 * cost.seconds:.2f}", f"{share:.1f}", speed, size])
+        rows.append(
+            [cost.what, cost.label, f"{1e3 * cost.seconds:.{2 if found.threads else 4}f}", f"{share:.1f}", speed, size]
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
@@ -67,10 +75,8 @@ def profile_table(found: Profile, batch_size: int, every: bool) -> str:
     ]
     gflops = sum(cost.flops for cost in found.costs) / found.seconds / 1e9
     head = (
-        f"A training step of {batch_size} images takes {1e3 * found.seconds:.0f} ms on {found.threads} threads: "
+        f"A training step of {batch_size} images takes {1e3 * found.seconds:.4g} ms "
+        f"{f'on {found.threads} threads' if found.threads else 'on the GPU'}: "
         f"{gflops:.0f} GFLOP/s, counted as plain sums, without the learning rule."
     )
-    note = (
-        "ms: of all threads together. MB: values read and written. A convolution by Winograd's algorithm computes less."
-    )
-    return "\n".join([head, "", *lines, "", note])
+    return "\n".join([head, "", *lines, "", _THREADS_NOTE if found.threads else _GPU_NOTE])

@@ -19,7 +19,7 @@ THREADS, MAX_BLOCKS = 256, 2112
 
 
 class Launch(NamedTuple):
-    """A kernel, ready to run on the current stream."""
+    """A kernel, ready to run on the current stream. `flops` are those of the plain sums, for profiles."""
 
     kernel: Any
     grid: tuple[int, ...]
@@ -27,6 +27,17 @@ class Launch(NamedTuple):
     args: tuple[Any, ...]
     shared: int = 0
     label: str = ""
+    flops: int = 0
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return self.label.split()[0]
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the arrays that it reads and writes, once each."""
+        return sum(int(arg.nbytes) for arg in self.args if getattr(arg, "ndim", 0))
 
     def __call__(self) -> None:
         """Run it."""
@@ -41,14 +52,20 @@ class Kernels:
         self._known: dict[str, Any] = {}
 
     def launch(
-        self, name: str, grid: tuple[int, ...], threads: int, *args: Any, shared: int = 0, label: str = ""
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        threads: int,
+        *args: Any,
+        shared: int = 0,
+        label: str = "",
+        flops: int = 0,
     ) -> Launch:
         """Return a launch. Whole numbers are passed as int32, other Python numbers as float32, None as no array."""
         if name not in self._known:
             self._known[name] = self._module.get_function(name)
-        return Launch(
-            self._known[name], grid, (threads,), tuple(map(_argument, args)), shared, f"{name} {label}".strip()
-        )
+        label = f"{name} {label}".strip()
+        return Launch(self._known[name], grid, (threads,), tuple(map(_argument, args)), shared, label, flops)
 
     def elementwise(self, name: str, count: int, *args: Any, each: int = 1, label: str = "") -> Launch:
         """Return a launch of a kernel whose threads take every so many of `count` numbers, `each` at a time."""

@@ -74,6 +74,22 @@ class Builder:
         """Add a launch."""
         self.launches.append(launch)
 
+    def multiply(
+        self,
+        arrays: tuple[Array, Array, Array | None, Array],
+        sizes: tuple[int, int, int],
+        strides: tuple[int, int, int, int],
+        label: str,
+        parts: int = 1,
+    ) -> None:
+        """Add a matrix product: arrays (A, B, bias or None, C), sizes (rows, columns, inner length).
+
+        `strides` are A's by row and inner index, B's by inner index and column: so a side may be transposed. With
+        `parts` the sums over the inner length are cut into so many, one after the other in C.
+        """
+        grid, flops = (-(-sizes[1] // 64), -(-sizes[0] // 64), parts), 2 * prod(sizes)
+        self.add(self.kernels.launch("matmul_fp32", grid, 256, *arrays, *sizes, *strides, label=label, flops=flops))
+
     def target(self, value: Value, can_add: bool, can_mask: bool) -> tuple[Array, bool, Array | None, float]:
         """Return where a reader of a value is to leave its gradient: (buffer, whether to add, mask or None, slope).
 

@@ -26,6 +26,7 @@ class Convolution:
         (self.height, self.width, self.channels) = unit.inputs.shape
         self.filters, self.places = self.layer.kernels.shape[0], prod(self.geometry.kernel)
         self.out_size: Any = self.geometry.output_size((self.height, self.width))
+        self.flops = 2 * build.n * prod(self.out_size) * int(self.layer.kernels.size)
         self.turned = int(type(self.layer) is ConvolutionalLayer)
         self.forward, self.backward = (build.arena.take((self.layer.kernels.size,)) for _ in range(2))
         sizes = (self.filters, self.channels, self.places, self.turned)
@@ -88,7 +89,8 @@ class Convolution3x3(Convolution):
         threads = tile.pixels // (2 if build.precision == "fp32" else 1)
         args = (*arrays, *sizes, tile.tw, tile.th, float(slope), float(mask_slope), int(add))
         name = f"conv3x3_{build.precision}"
-        build.add(build.kernels.launch(name, grid, threads, *args, shared=conv_shared(tile), label=self.label))
+        more = {"shared": conv_shared(tile), "label": self.label, "flops": self.flops}
+        build.add(build.kernels.launch(name, grid, threads, *args, **more))
 
     def kernels_grad(self, build: Builder, x: Array, grads: Array, out: Array) -> None:
         """Add partial sums over tiles of outputs, and their sum."""
@@ -101,7 +103,8 @@ class Convolution3x3(Convolution):
         args = (x, grads, partial, *sizes, tile.tw, tile.th, tiles)
         threads = 256 if build.precision == "fp32" else 288
         name, shared = f"conv3x3_grad_{build.precision}", grad_shared(tile)
-        build.add(build.kernels.launch(name, (splits, *blocks), threads, *args, shared=shared, label=self.label))
+        more = {"shared": shared, "label": self.label, "flops": self.flops}
+        build.add(build.kernels.launch(name, (splits, *blocks), threads, *args, **more))
         self._sum(build, partial, splits, out)
 
 
@@ -115,8 +118,8 @@ class ConvolutionByColumns(Convolution):
         inner = self.places * self.channels
         for part in self._parts(build):
             columns = self._columns(build, x[part])
-            rows = len(columns)
-            self._multiply(build, columns, self.forward, self.layer.biases, y[part], (rows, self.filters, inner))
+            arrays, sizes = (columns, self.forward, self.layer.biases, y[part]), (len(columns), self.filters, inner)
+            build.multiply(arrays, sizes, (inner, 1, self.filters, 1), self.label)
             build.arena.give(columns)
         if skip is not None or slope != 1.0:
             count = np.int64(y.size)
@@ -129,11 +132,9 @@ class ConvolutionByColumns(Convolution):
         partial = build.arena.take((len(parts) * _SPLITS, inner * self.filters))
         for i, part in enumerate(parts):
             columns = self._columns(build, x[part])
-            strides = (1, inner, self.filters, 1)
-            sizes = (inner, self.filters, len(columns), *strides)
-            grid = (-(-self.filters // 64), -(-inner // 64), _SPLITS)
             arrays = (columns, grads[part], None, partial[i * _SPLITS : (i + 1) * _SPLITS])
-            build.add(build.kernels.launch("matmul_fp32", grid, 256, *arrays, *sizes, label=self.label))
+            sizes, strides = (inner, self.filters, len(columns)), (1, inner, self.filters, 1)
+            build.multiply(arrays, sizes, strides, self.label, parts=_SPLITS)
             build.arena.give(columns)
         self._sum(build, partial, len(partial), out)
 
@@ -144,10 +145,8 @@ class ConvolutionByColumns(Convolution):
         for part in self._parts(build):
             rows = (part.stop - part.start) * prod(self.out_size)
             columns = build.arena.take((rows, inner))
-            strides = (self.filters, 1, 1, self.filters)
-            grid = (-(-inner // 64), -(-rows // 64), 1)
-            arrays, sizes = (grads[part], self.forward, None, columns), (rows, inner, self.filters, *strides)
-            build.add(build.kernels.launch("matmul_fp32", grid, 256, *arrays, *sizes, label=self.label))
+            arrays, sizes = (grads[part], self.forward, None, columns), (rows, inner, self.filters)
+            build.multiply(arrays, sizes, (self.filters, 1, 1, self.filters), self.label)
             count = out[part].size
             args = (columns, out[part], *self._geometry(part))
             build.add(build.kernels.over("col2im", count, *args, label=self.label))
@@ -160,11 +159,6 @@ class ConvolutionByColumns(Convolution):
         args = (x, columns, *self._geometry(slice(0, len(x))))
         build.add(build.kernels.over("im2col", columns.size, *args, label=self.label))
         return columns
-
-    def _multiply(self, build: Builder, a: Array, b: Array, bias: Array | None, c: Array, sizes: Any) -> None:
-        rows, columns, inner = sizes
-        grid, args = (-(-columns // 64), -(-rows // 64), 1), (a, b, bias, c, *sizes, inner, 1, columns, 1)
-        build.add(build.kernels.launch("matmul_fp32", grid, 256, *args, label=self.label))
 
     def _geometry(self, part: slice) -> tuple[int, ...]:
         g = self.geometry

@@ -1,6 +1,7 @@
 """A plan on a GPU: layers in a row as launches on preallocated buffers."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -66,6 +67,21 @@ class GpuPlan:
     def num_bytes(self) -> int:
         """Return the bytes of all buffers but the parameters' gradients."""
         return self._build.arena.num_bytes
+
+    def times(self, repeats: int) -> list[float]:
+        """Return the mean seconds of every launch, each run by itself between two events of the device."""
+        cuda, launches = self._xp.cuda, self.launches
+        totals = [0.0] * len(launches)
+        for _ in range(repeats):
+            events = [cuda.Event() for _ in range(len(launches) + 1)]
+            events[0].record()
+            for launch, event in zip(launches, events[1:], strict=True):
+                launch()
+                event.record()
+            events[-1].synchronize()
+            for i, (before, after) in enumerate(pairwise(events)):
+                totals[i] += cuda.get_elapsed_time(before, after) / 1e3
+        return [total / repeats for total in totals]
 
     def takes(self, targets: Any) -> bool:
         """Return whether `train` can run with these targets. Where not, the error itself says why, of a whole batch."""

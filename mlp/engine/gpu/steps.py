@@ -69,26 +69,21 @@ class AffineStep(Step):
         unit, layer = self.unit, self.unit.main
         y = build.arrays[unit.outputs] = build.new(unit.outputs)
         k, d = layer.weights.shape
-        self._multiply(
-            build, (build.arrays[unit.inputs], layer.weights, layer.biases, y), (build.n, k, d), (d, 1, 1, d)
-        )
+        arrays = (build.arrays[unit.inputs], layer.weights, layer.biases, y)
+        build.multiply(arrays, (build.n, k, d), (d, 1, 1, d), self.label)
 
     def backward(self, build: Builder) -> None:
         """Add dE/dW = dE/dy' x, dE/db and dE/dx = dE/dy W."""
         unit, layer = self.unit, self.unit.main
         (k, d), (grads, _) = layer.weights.shape, build.finished(unit)
         x = build.arrays[unit.inputs]
-        self._multiply(build, (grads, x, None, self.grads[0]), (k, d, build.n), (1, k, d, 1))
+        build.multiply((grads, x, None, self.grads[0]), (k, d, build.n), (1, k, d, 1), self.label)
         add_bias_grad(build, grads, self.grads[1], self.label)
         if unit.inputs in build.needed:
             out, _, _, _ = build.target(unit.inputs, can_add=False, can_mask=False)
-            self._multiply(build, (grads, layer.weights, None, out), (build.n, d, k), (k, 1, d, 1))
+            build.multiply((grads, layer.weights, None, out), (build.n, d, k), (k, 1, d, 1), self.label)
             build.arrive(unit.inputs, out)
         build.arena.give(grads)
-
-    def _multiply(self, build: Builder, arrays: Any, sizes: tuple[int, int, int], strides: tuple[int, ...]) -> None:
-        grid = (-(-sizes[1] // 64), -(-sizes[0] // 64), 1)
-        build.add(build.kernels.launch("matmul_fp32", grid, 256, *arrays, *sizes, *strides, label=self.label))
 
 
 class FusedStep(Step):

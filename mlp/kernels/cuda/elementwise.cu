@@ -1,7 +1,7 @@
 // Activations, sums and poolings, elementwise on float32 buffers. Grids of any size: every thread takes every so many.
 
-// y = act(x + skip); skip may be null.
-KERNEL activate(const float* __restrict__ x, const float* __restrict__ skip, float* __restrict__ y, i64 count, float slope) {
+// y = act(x + skip); skip may be null, and y may be x.
+KERNEL activate(const float* x, const float* __restrict__ skip, float* y, i64 count, float slope) {
     EACH(i, count) y[i] = leaky(skip ? x[i] + skip[i] : x[i], slope);
 }
 
