@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import time
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def versions() -> dict[str, str]:
     }
 
 
+def gpu() -> dict[str, str]:
+    """Return what the GPU is, and what runs it, as CuPy and the driver say."""
+    runtime = import_module("cupy").cuda.runtime
+    properties = runtime.getDeviceProperties(0)
+    return {
+        "card": properties["name"].decode(),
+        "memory": f"{properties.get('totalGlobalMem', 0) / 2**30:.0f} GiB",
+        "multiprocessors": str(properties.get("multiProcessorCount")),
+        "driver": f"{_driver()}, for CUDA {_cuda(runtime.driverGetVersion())}",
+        "CUDA runtime": _cuda(runtime.runtimeGetVersion()),
+        "CuPy": import_module("cupy").__version__,
+    }
+
+
 def busy_seconds() -> float | None:
     """Return the processor seconds that all of this machine's processes have taken since its start; Linux only."""
     table = Path("/proc/stat")
@@ -54,6 +69,20 @@ def busy_seconds() -> float | None:
 def own_seconds() -> float:
     """Return the processor seconds of this process and of its children that have ended."""
     return sum(os.times()[:4])
+
+
+def _cuda(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _driver() -> str:
+    """Return the driver's version, as its own tool says it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return "not known"
+    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout else "not known"
 
 
 def _version(package: str) -> str:

@@ -710,7 +710,7 @@ def test_going_on_with_the_other_engine_is_said(call, tiny_data, half, capsys):
 def test_profile_prints_where_the_time_of_a_step_goes(call, capsys):
     assert call("profile", "vgg08", "--batch-size", "3") == 0
     out = capsys.readouterr().out
-    assert re.search(r"A training step of 3 images takes \d+ ms on \d+ threads: \d+ GFLOP/s", out)
+    assert re.search(r"A training step of 3 images takes [\d.]+ ms on \d+ threads: \d+ GFLOP/s", out)
     assert [word for word in ("what", "share %", "GFLOP/s", "MB") if word not in out] == []
     assert re.search(r"Convolution forward \(32, 16, 16\) +2 times ", out)
     merged = len(out.splitlines())

@@ -96,7 +96,8 @@ class Convolution3x3(Convolution):
         """Add partial sums over tiles of outputs, and their sum."""
         tile = conv_tile(build.n, self.out_size[0], self.out_size[1], (GRAD_PIXELS,))
         tiles = tile.number(build.n, *self.out_size)
-        splits, blocks = min(tiles, MAX_SPLITS), (-(-self.channels // 32), -(-self.filters // 32))
+        blocks = (-(-self.channels // 32), -(-self.filters // 32))
+        splits = min(tiles, max(MAX_SPLITS // prod(blocks), 1))
         partial = build.arena.take((splits * self.layer.kernels.size,))
         (top, _), (left, _) = self.geometry.padding
         sizes = (build.n, self.height, self.width, self.channels, *self.out_size, self.filters, top, left)
