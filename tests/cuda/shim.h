@@ -1,6 +1,6 @@
-// CUDA's device code on a CPU: blocks run one after the other, the threads of a block as fibers that take turns at
-// barriers. What is computed is what a card would compute. A race between barriers shows where the result depends on the
-// order of the threads, which `backwards` turns round.
+// CUDA's device code on a CPU: blocks run one after the other, the threads of a block as fibers. A warp goes on until all
+// its threads wait for other warps, or have ended; then comes the next. What is computed is what a card would compute. A
+// race between barriers shows where the result depends on the order of the threads, which `backwards` turns round.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -121,16 +121,25 @@ struct Context {
 
 #endif
 
+struct Barrier { long round = 0; int arrived = 0, ended = 0; };
 struct alignas(16) Stack { char bytes[STACK]; };
-struct Fiber { Context context; std::unique_ptr<Stack> stack; bool done; void* fake; };
+struct Fiber {
+    Context context;
+    std::unique_ptr<Stack> stack;
+    bool done;
+    const Barrier* barrier;  // where it waits, or waited last, and in which round
+    long round;
+    void* fake;
+    bool waits() const { return barrier && barrier->round == round; }
+};
 
 inline dim3 thread, block, block_size, grid_size;
 inline Fiber fibers[MOST];
+inline Barrier of_block, of_warp[MOST / WARP];
 inline Context scheduler;
 inline const void* scheduler_stack;
 inline size_t scheduler_size;
 inline int current, threads;
-inline long progress;
 inline float* shared;
 inline const std::function<void()>* body;
 
@@ -141,11 +150,9 @@ inline void place(int i) {
 
 inline void leave() {
     Fiber& me = fibers[current];
-    const int i = current;
     FIBER_LEAVE(&me.fake, scheduler_stack, scheduler_size);
     me.context.go(scheduler);
     FIBER_ARRIVE(me.fake, nullptr, nullptr);
-    place(i);
 }
 
 inline void entry() {
@@ -161,37 +168,36 @@ inline void entry() {
 
 // ---- Barriers ----
 
-struct Barrier {
-    long round = 0;
-    int arrived = 0, ended = 0;
-    // Wait until the threads first .. last - 1 have all arrived.
-    void wait(int first, int last) {
-        const long mine = round;
-        progress++;
-        if (++arrived == last - first) {
-            arrived = 0;
-            round++;
-            return;
-        }
-        while (round == mine) {
-            if (ended) {
-                int i = first;
-                while (!fibers[i].done) i++;
-                fprintf(stderr, "thread %d ended while thread %d waits at a barrier\n", i, current);
-                abort();
-            }
-            leave();
-        }
+// Wait until `count` threads have arrived.
+inline void wait(Barrier& barrier, int count) {
+    if (++barrier.arrived == count) {
+        barrier.arrived = 0;
+        barrier.round++;
+        return;
     }
-};
-
-inline Barrier of_block, of_warp[MOST / WARP];
+    Fiber& me = fibers[current];
+    me.barrier = &barrier;
+    me.round = barrier.round;
+    leave();
+}
 
 inline void end(int i) {
     fibers[i].done = true;
     of_block.ended++;
     of_warp[i / WARP].ended++;
-    progress++;
+}
+
+[[noreturn]] inline void hang() {
+    for (int i = 0; i < threads; i++) {
+        const Fiber& fiber = fibers[i];
+        if (fiber.done || !fiber.barrier->ended) continue;
+        int other = fiber.barrier == &of_block ? 0 : i / WARP * WARP;
+        while (!fibers[other].done) other++;
+        fprintf(stderr, "thread %d ended while thread %d waits at a barrier\n", other, i);
+        abort();
+    }
+    fprintf(stderr, "a block hangs at a barrier\n");
+    abort();
 }
 
 // ---- Launches ----
@@ -209,30 +215,43 @@ inline void start_block(unsigned bytes) {
         Fiber& fiber = fibers[i];
         if (!fiber.stack) fiber.stack.reset(new Stack);
         fiber.done = false;
+        fiber.barrier = nullptr;
         fiber.context.start(fiber.stack->bytes);
         of_warp[i / WARP] = Barrier();
     }
 }
 
+// Let a thread go on until it waits or ends.
+inline void resume(int i) {
+    place(i);
+    void* fake = nullptr;
+    (void)fake;
+    FIBER_LEAVE(&fake, fibers[i].stack->bytes, STACK);
+    scheduler.go(fibers[i].context);
+    FIBER_ARRIVE(fake, nullptr, nullptr);
+}
+
+// Let the threads of a warp go on as far as they come; return whether any could.
+inline bool run_warp(int warp) {
+    const int first = warp * WARP, count = std::min(WARP, threads - first);
+    for (bool any = false;; any = true) {
+        bool went = false;
+        for (int k = 0; k < count; k++) {
+            const int i = first + (backwards ? count - 1 - k : k);
+            if (fibers[i].done || fibers[i].waits()) continue;
+            resume(i);
+            went = true;
+        }
+        if (!went) return any;
+    }
+}
+
 inline void run_block() {
-    for (int left = threads; left > 0;) {
-        const long before = progress;
-        for (int k = 0; k < threads; k++) {
-            const int i = backwards ? threads - 1 - k : k;
-            Fiber& fiber = fibers[i];
-            if (fiber.done) continue;
-            place(i);
-            void* fake = nullptr;
-            (void)fake;
-            FIBER_LEAVE(&fake, fiber.stack->bytes, STACK);
-            scheduler.go(fiber.context);
-            FIBER_ARRIVE(fake, nullptr, nullptr);
-            left -= fiber.done;
-        }
-        if (progress == before) {
-            fprintf(stderr, "a block hangs at a barrier\n");
-            abort();
-        }
+    const int warps = (threads + WARP - 1) / WARP;
+    while (of_block.ended < threads) {
+        bool went = false;
+        for (int k = 0; k < warps; k++) went |= run_warp(backwards ? warps - 1 - k : k);
+        if (!went) hang();
     }
 }
 
@@ -288,7 +307,7 @@ template <class... A> void run(void (*f)(A...), const unsigned* grid, const unsi
 #define blockDim (shim::block_size)
 #define gridDim (shim::grid_size)
 
-inline void __syncthreads() { shim::of_block.wait(0, shim::threads); }
+inline void __syncthreads() { shim::wait(shim::of_block, shim::threads); }
 
 inline unsigned to_tf32(float x) {
     uint32_t bits;
@@ -307,7 +326,7 @@ inline void mma_16x8x8(float& d0, float& d1, float& d2, float& d3, unsigned a0, 
     auto& x = shim::exchange[warp][barrier.round & 1];  // nobody is two turns ahead: one barrier is enough
     const unsigned mine[6] = {a0, a1, a2, a3, b0, b1};
     memcpy(x[lane], mine, sizeof mine);
-    barrier.wait(shim::WARP * warp, shim::WARP * (warp + 1));
+    shim::wait(barrier, shim::WARP);
     float* d[4] = {&d0, &d1, &d2, &d3};
     auto a = [&](int row, int k) { return x[row % 8 * 4 + k % 4][row / 8 + 2 * (k / 4)]; };
     auto b = [&](int k, int column) { return x[column * 4 + k % 4][4 + k / 4]; };
