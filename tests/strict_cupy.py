@@ -65,6 +65,8 @@ class ndarray(np.ndarray):
         if not name.startswith("_") and name not in API["methods"]:
             raise AttributeError(f"'ndarray' object has no attribute {name!r} in CuPy")
         value = super().__getattribute__(name)
+        if name == "data":
+            return types.SimpleNamespace(ptr=np.ndarray.view(self, np.ndarray).ctypes.data)
         if callable(value) and not name.startswith("_") and name not in ("get", "item", "tolist"):
 
             @functools.wraps(value)

@@ -96,6 +96,11 @@ def source() -> str:
     return "\n".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names)
 
 
+def address(array: Array) -> int:
+    """Return where an array's memory starts on the device. Who keeps it must keep the array too."""
+    return int(array.data.ptr)
+
+
 class ConvTile(NamedTuple):
     """A tile of outputs: how many, and the logarithms of its width and height."""
 

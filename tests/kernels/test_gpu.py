@@ -11,7 +11,7 @@ from mlp.data_providers import ImageDataProvider, ImageSet
 from mlp.engine.gpu.session import CONTROL
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.kernels import gpu as launching
-from mlp.kernels.gpu import GRAD_PIXELS, SMALLEST_MAP, conv_shared, conv_tile, grad_shared, source
+from mlp.kernels.gpu import GRAD_PIXELS, SMALLEST_MAP, address, conv_shared, conv_tile, grad_shared, source
 from mlp.learning_rules import AdamLearningRule, KingmaAdamLearningRule
 
 from .. import reference
@@ -146,8 +146,18 @@ def packed(gpu, w, turned=0):
     """Return the kernels as they are used forward and backward."""
     filters, channels, places = w.shape[0], w.shape[1], w[0, 0].size
     forward, backward = gpu.empty(places, channels, filters), gpu.empty(places, filters, channels)
-    gpu.over("pack_kernels", w.size, gpu.array(w), forward, backward, filters, channels, places, turned)
+    pack(gpu, [(gpu.array(w), forward, backward, turned)])
     return forward, backward
+
+
+def pack(gpu, convolutions):
+    """Launch the packing of several convolutions' kernels: (kernels, forward, backward, turned) of each."""
+    rows, threads = [], 0
+    for w, forward, backward, turned in convolutions:
+        places = int(np.prod(w.shape[2:]))
+        rows.append([*map(address, (w, forward, backward)), *w.shape[:2], places, turned, threads])
+        threads += int(w.size)
+    gpu.over("pack_kernels", threads, gpu.array(rows, np.uint64), len(rows), threads)
 
 
 def convolve(gpu, precision, x, kernels, y, padding, *, pixels=(256, 128, 64), moments=None, **more):
@@ -172,7 +182,7 @@ def kernels_grad(gpu, precision, x, g, padding, splits=264, turned=0):
     name, threads = GRAD[precision]
     grid = (splits, -(-channels // 32), -(-filters // 32))
     gpu.launch(name, grid, threads, x, g, partial, *sizes, shared=grad_shared(tile))
-    gpu.over("sum_kernel_grads", out.size, partial, out, splits, 9, channels, filters, turned)
+    gpu.launch("sum_kernel_grads", (-(-out.size // 32),), 256, partial, out, splits, 9, channels, filters, turned)
     return out
 
 
@@ -360,19 +370,29 @@ def test_matrix_products(gpu, rows, columns, inner, turn_a, turn_b):
         gpu.launch("matmul_fp32", (*blocks, 1), 256, a_there, b_there, addend_there, c, *args)
         assert close(c, exact(a) @ exact(b) + (0 if addend is None else addend), 2e-6)
     for splits in (2, 5):
-        parts, c = gpu.empty(splits, rows, columns), gpu.empty(rows, columns)
+        parts = gpu.empty(splits, rows, columns)
         gpu.launch("matmul_fp32", (*blocks, splits), 256, a_there, b_there, None, parts, *args)
         assert close(exact(parts).sum(axis=0), exact(a) @ exact(b), 2e-6)
-        gpu.over("sum_parts", rows * columns, parts, c, splits, rows * columns)
-        assert close(c, exact(parts).sum(axis=0), 1e-6)
 
 
-@pytest.mark.parametrize("splits", [1, 3])
+def test_kernels_of_many_sizes_are_packed_at_once(gpu):
+    shapes, convolutions = [(5, 3, 3, 3), (1, 1, 1, 1), (4, 7, 5, 2), (32, 32, 3, 3), (3, 300, 1, 1)], []
+    for i, shape in enumerate(shapes):
+        w = gpu.array(random(*shape, seed=i))
+        convolutions.append((w, gpu.empty(int(w.size)), gpu.empty(int(w.size)), i % 2))
+    pack(gpu, convolutions)
+    for w, forward, backward, turned in convolutions:
+        k = exact(w).reshape(*w.shape[:2], -1)[..., :: -1 if turned else 1]
+        np.testing.assert_array_equal(exact(forward), k.transpose(2, 1, 0).ravel())
+        np.testing.assert_array_equal(exact(backward), k[..., ::-1].transpose(2, 0, 1).ravel())
+
+
+@pytest.mark.parametrize("splits", [1, 3, 8, 21])
 def test_gradients_of_kernels_of_any_size_are_summed_and_turned(gpu, splits):
     partial = random(splits, 6, 3, 5)
     for turned in (0, 1):
         out = gpu.empty(5, 3, 2, 3)
-        gpu.over("sum_kernel_grads", out.size, gpu.array(partial), out, splits, 6, 3, 5, turned)
+        gpu.launch("sum_kernel_grads", (-(-out.size // 32),), 256, gpu.array(partial), out, splits, 6, 3, 5, turned)
         want = exact(partial).sum(axis=0).transpose(2, 1, 0).reshape(5, 3, 2, 3)
         assert close(out, want[:, :, ::-1, ::-1] if turned else want, 1e-6)
 
@@ -591,7 +611,7 @@ def assert_cross_entropy(gpu, x, labels):
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 3e3])
-@pytest.mark.parametrize(("rows", "classes"), some([(1, 10), (101, 100), (8, 33), (9, 1), (7, 2), (3, 32)]))
+@pytest.mark.parametrize(("rows", "classes"), some([(1, 10), (101, 100), (8, 33), (300, 3), (9, 1), (7, 2), (3, 32)]))
 def test_cross_entropy_and_its_sums(gpu, rows, classes, scale):
     x = np.clip(random(rows, classes) * np.float32(scale), -1e4, 1e4)
     labels = np.random.default_rng(1).integers(0, classes, rows)
@@ -600,7 +620,7 @@ def test_cross_entropy_and_its_sums(gpu, rows, classes, scale):
     loss, control = gpu.empty(1), np.zeros((), CONTROL)
     control["loss_sum"], control["correct"], control["images"], control["steps"] = 0.5, 3, 4, 9
     there = gpu.array(np.frombuffer(control.tobytes(), np.uint8), np.uint8)
-    gpu.launch("count_batch", (1,), 1, losses, gpu.array(hits, np.int32), rows, loss, there)
+    gpu.launch("count_batch", (1,), 256, losses, gpu.array(hits, np.int32), rows, loss, there)
     assert float(loss[0]) == pytest.approx(value, rel=1e-6, abs=1e-37)
     after = np.frombuffer(there.get().tobytes(), CONTROL)[0]
     total = exact(losses).sum()
@@ -609,7 +629,7 @@ def test_cross_entropy_and_its_sums(gpu, rows, classes, scale):
     same = [name for name in CONTROL.names if name not in ("loss_sum", "correct", "images")]
     assert [after[name] for name in same] == [control[name] for name in same]
     loss[...] = np.float32(np.nan)
-    gpu.launch("count_batch", (1,), 1, losses, gpu.array(hits, np.int32), rows, loss, None)
+    gpu.launch("count_batch", (1,), 256, losses, gpu.array(hits, np.int32), rows, loss, None)
     assert float(loss[0]) == pytest.approx(value, rel=1e-6, abs=1e-37)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlp.backend import Array
 from mlp.engine.gpu.network import Network, Unit, Value
-from mlp.kernels.gpu import Launch, gpu_kernels
+from mlp.kernels.gpu import Launch, address, gpu_kernels
 
 
 class Arena:
@@ -22,8 +22,11 @@ class Arena:
         """Return a buffer of float32 numbers."""
         shape = tuple(shape)
         waiting = self._free.get(prod(shape))
-        if waiting:
-            return waiting.pop().reshape(shape)
+        return waiting.pop().reshape(shape) if waiting else self.take_new(shape)
+
+    def take_new(self, shape: Iterable[int]) -> Array:
+        """Return a buffer that nobody has had before: what is written before all other launches may lie in it."""
+        shape = tuple(shape)
         self.num_bytes += 4 * prod(shape)
         return self.xp.zeros(shape, np.float32)
 
@@ -51,6 +54,7 @@ class Builder:
         self.xp, self.n, self.precision, self.stochastic = xp, n, precision, stochastic
         self.kernels, self.arena = gpu_kernels(like), Arena(xp)
         self.launches: list[Launch] = []
+        self.packed: list[tuple[tuple[Array, Array, Array], tuple[int, int, int, int]]] = []
         self.arrays: dict[Value, Array] = {network.inputs: self.new(network.inputs)}
         self.grads: dict[Value, Gradient] = {}
         self.needed: set[Value] = set()
@@ -61,6 +65,20 @@ class Builder:
         for unit in network.units:
             if unit.layers() or unit.inputs in self.needed or unit.skip in self.needed:
                 self.needed.add(unit.outputs)
+
+    def pack(self) -> None:
+        """Put a launch before all others that packs the kernels of all convolutions, as they have asked in `packed`.
+
+        Each has given its kernels, the two buffers, and (filters, channels, places, turned): see `pack_kernels`.
+        """
+        if not self.packed:
+            return
+        rows, threads = [], 0
+        for arrays, sizes in self.packed:
+            rows.append([*(address(array) for array in arrays), *sizes, threads])
+            threads += int(arrays[0].size)
+        table = self.xp.asarray(np.array(rows, np.uint64))
+        self.launches.insert(0, self.kernels.over("pack_kernels", threads, table, len(rows), threads))
 
     def new(self, value: Value) -> Array:
         """Return a buffer for a value."""

@@ -28,10 +28,9 @@ class Convolution:
         self.out_size: Any = self.geometry.output_size((self.height, self.width))
         self.flops = 2 * build.n * prod(self.out_size) * int(self.layer.kernels.size)
         self.turned = int(type(self.layer) is ConvolutionalLayer)
-        self.forward, self.backward = (build.arena.take((self.layer.kernels.size,)) for _ in range(2))
+        self.forward, self.backward = (build.arena.take_new((self.layer.kernels.size,)) for _ in range(2))
         sizes = (self.filters, self.channels, self.places, self.turned)
-        arrays = (self.layer.kernels, self.forward, self.backward)
-        build.add(build.kernels.over("pack_kernels", self.layer.kernels.size, *arrays, *sizes, label=self.label))
+        build.packed.append(((self.layer.kernels, self.forward, self.backward), sizes))
 
     def outputs(
         self, build: Builder, x: Array, y: Array, skip: Array | None, slope: float, moments: bool
@@ -52,7 +51,9 @@ class Convolution:
 
     def _sum(self, build: Builder, partial: Array, splits: int, out: Array) -> None:
         sizes = (splits, self.places, self.channels, self.filters, self.turned)
-        build.add(build.kernels.over("sum_kernel_grads", out.size, partial, out, *sizes, label=self.label))
+        build.add(
+            build.kernels.launch("sum_kernel_grads", (-(-out.size // 32),), 256, partial, out, *sizes, label=self.label)
+        )
         build.arena.give(partial)
 
 

@@ -41,6 +41,7 @@ class GpuPlan:
         self._build = Builder(self._xp, inputs, self.n, self._network, precision, purpose.stochastic)
         self.grads = self._grads()
         self._forward(purpose.backward)
+        self._build.pack()
         forward = len(self._build.launches)
         if purpose.backward or error is not None:
             self._backward()

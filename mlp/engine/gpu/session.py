@@ -133,7 +133,7 @@ class GpuSession:
     def _after(self, plan: GpuPlan, batch: int) -> list[Launch]:
         """Return what follows the backward pass: the sums, the learning rule, the next batch."""
         args = (plan.losses, plan.hits, batch, self._loss, self._control)
-        launches = [self._kernels.launch("count_batch", (1,), 1, *args)]
+        launches = [self._kernels.launch("count_batch", (1,), 256, *args)]
         if self.rule is not None:
             moments = (self.rule.moms_1.flat, self.rule.moms_2.flat)  # type: ignore[attr-defined]
             arrays = (self._params, plan.grads.flat, *moments)

@@ -274,13 +274,18 @@ KERNEL __launch_bounds__(256) conv3x3_tf32(
     finish<4, 2>(acc, pixel, channel, out, tile, filter, {bias, skip, mask, slope, mask_slope, add, moments}, y, memory);
 }
 
-// Kernels (K, C, T) of T places as (T, C, K), and turned by half a turn as (T, K, C). A true convolution has them `turned`
-// to begin with.
-KERNEL pack_kernels(const float* __restrict__ w, float* __restrict__ forward, float* __restrict__ backward, int filters,
-                    int channels, int places, int turned) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= filters * channels * places) return;
-    const int c = i / places % channels, k = i / places / channels, tap = turned ? places - 1 - i % places : i % places;
+// The kernels of all convolutions in one launch: (K, C, T) of T places as (T, C, K), and turned by half a turn as (T, K, C).
+// A row of the table is a convolution: the addresses of the three arrays, K, C, T, whether the kernels are turned to begin
+// with (a true convolution), and the number of the first thread that works on it.
+KERNEL pack_kernels(const u64* __restrict__ table, int convolutions, int threads) {
+    const int thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= threads) return;
+    const u64* row = table;
+    for (int j = 1; j < convolutions && (u64)thread >= table[8 * j + 7]; j++) row = table + 8 * j;
+    const float* w = (const float*)row[0];
+    float *forward = (float*)row[1], *backward = (float*)row[2];
+    const int filters = row[3], channels = row[4], places = row[5], i = thread - (int)row[7];
+    const int c = i / places % channels, k = i / places / channels, tap = row[6] ? places - 1 - i % places : i % places;
     forward[(tap * channels + c) * filters + k] = w[i];
     backward[((places - 1 - tap) * filters + k) * channels + c] = w[i];
 }
@@ -386,13 +391,23 @@ KERNEL __launch_bounds__(288) conv3x3_grad_tf32(
     }
 }
 
-// dE/dw (K, C, T) from partial sums (splits, T, C, K), added in order.
-KERNEL sum_kernel_grads(const float* __restrict__ partial, float* __restrict__ grads, int splits, int places, int channels,
-                        int filters, int turned) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x, count = places * channels * filters;
-    if (i >= count) return;
+// dE/dw (K, C, T) from partial sums (splits, T, C, K). 256 threads: eight share a number, each adds every eighth split, and
+// their sums are added in order. Grid: (ceil(K C T / 32)).
+KERNEL __launch_bounds__(256) sum_kernel_grads(const float* __restrict__ partial, float* __restrict__ grads, int splits,
+                                               int places, int channels, int filters, int turned) {
+    __shared__ float room[8][32];
+    const int lane = threadIdx.x & 31, group = threadIdx.x >> 5, i = blockIdx.x * 32 + lane;
+    const int count = places * channels * filters;
     float total = 0.0f;
-    for (int s = 0; s < splits; s++) total += partial[(i64)s * count + i];
+    if (i < count) {
+#pragma unroll 8
+        for (int s = group; s < splits; s += 8) total += partial[(i64)s * count + i];
+    }
+    room[group][lane] = total;
+    __syncthreads();
+    if (group || i >= count) return;
+    total = 0.0f;
+    for (int g = 0; g < 8; g++) total += room[g][lane];
     const int k = i % filters, c = i / filters % channels, tap = i / filters / channels;
     grads[((i64)k * channels + c) * places + (turned ? places - 1 - tap : tap)] = total;
 }

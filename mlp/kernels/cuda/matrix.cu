@@ -42,12 +42,3 @@ KERNEL __launch_bounds__(256) matmul_fp32(const float* __restrict__ a, const flo
         if (row < rows && column < columns) c[(i64)row * columns + column] = acc[i >> 2][i & 3] + (bias ? bias[column] : 0.0f);
     }
 }
-
-// The sum of parts (P, count), in order.
-KERNEL sum_parts(const float* __restrict__ parts, float* __restrict__ out, int number, int count) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    float total = 0.0f;
-    for (int p = 0; p < number; p++) total += parts[(i64)p * count + i];
-    out[i] = total;
-}
