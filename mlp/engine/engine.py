@@ -184,13 +184,18 @@ class Engine:
         """Return a session that takes steps on the GPU without the host: of training with a rule, else of evaluation.
 
         None where steps must be taken one by one: on the CPU, with ``kind="layers"``, and, with a line in the log,
-        where a layer, the error or the learning rule is none that a plan on a GPU can go through.
+        where a layer, the error or the learning rule is none that a plan on a GPU can go through. Raises ShapeError
+        where the provider's labels are no classes of the model's outputs.
         """
         if not self._has_plans() or not is_gpu_array(self.model.flat_params()):
             return None
-        self._look()
         purpose = Purpose(stochastic=rule is not None, backward=rule is not None, with_error=True)
-        return open_session(lambda like: self._planned(0, like, purpose), self.model, self.error, provider, rule)
+
+        def planned(like: Array) -> tuple[int, AnyPlan | None]:
+            self._look()
+            return self._planned(0, like, purpose)
+
+        return open_session(planned, self.model, self.error, provider, rule)
 
     def _make_room(self) -> None:
         """Forget plans that this pass did not use, those first that were not in use for longest."""

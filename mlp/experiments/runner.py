@@ -9,7 +9,7 @@ import numpy as np
 from mlp.backend import array_module, to_device
 from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from mlp.data_providers import ImageData, ImageDataProvider, ImageSet, Prefetcher
-from mlp.engine import Engine, Step
+from mlp.engine import Engine, GpuSession, Step
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import Experiment
 from mlp.experiments.interrupt import Interrupted, StopAfterStep
@@ -75,6 +75,7 @@ class Runner:
         self.schedule = CosineAnnealing(experiment.min_learning_rate, experiment.learning_rate, experiment.epochs)
         self.train_batches = self._batches(data.train, experiment.batch_size, training=True)
         self.session = self.engine.gpu_session(self.train_batches, self.rule)
+        self._validation: GpuSession | None = None
         self.steps_between_looks = STEPS_OF_A_FIRST_LOOK
         self.position = Position()
         self.saved_at = time.monotonic()
@@ -195,10 +196,15 @@ class Runner:
 
     def _evaluate(self, images: ImageSet) -> Scores:
         batches = self._batches(images, EVALUATION_BATCH, training=False)
-        session = self.engine.gpu_session(batches)
-        if session is not None:
-            return Scores(*session.run(0, 0, batches.num_batches))
-        return evaluate(self.engine, batches, self.device)
+        if images is not self.data.valid:  # the test set is evaluated once
+            return self._evaluated(batches, self.engine.gpu_session(batches))
+        self._validation = self._validation or self.engine.gpu_session(batches)
+        return self._evaluated(batches, self._validation)
+
+    def _evaluated(self, batches: ImageDataProvider, session: GpuSession | None) -> Scores:
+        if session is None:
+            return evaluate(self.engine, batches, self.device)
+        return Scores(*session.run(0, 0, batches.num_batches))
 
     def _save(self) -> None:
         save_checkpoint(self.folder.last_checkpoint, self.model, self.rule, self.position.to_dict())

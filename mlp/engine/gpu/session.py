@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlp.backend import Array, array_module, to_device
+from mlp.checks import ShapeError
 from mlp.data_providers import ImageDataProvider
 from mlp.engine.gpu.graph import CapturedLaunches
 from mlp.engine.gpu.plan import GpuPlan
@@ -41,19 +42,20 @@ Sums = tuple[float, int, int]
 class GpuSession:
     """Steps through an image provider's batches: training steps with a learning rule, or evaluation without.
 
-    `plan_for` gives the plan of a batch of so many images. The sums over the examples go on from `sums`; `run` takes
-    steps and returns them. The parameters' gradients of the last step are in `last`.
+    Made by `Engine.gpu_session`. `run` takes steps and returns the sums over their examples. `plan_for` gives the plan
+    of a batch of so many images, always the same one while the model does not change.
     """
 
     def __init__(
         self,
-        plan_for: Any,
-        params: Array,
+        plan_for: Callable[[int], GpuPlan],
+        model: Model,
         provider: ImageDataProvider,
         rule: GradientDescentLearningRule | None = None,
     ) -> None:
-        self._plan_for, self._params, self.provider, self.rule = plan_for, params, provider, rule
-        self._xp, self._kernels = array_module(params), gpu_kernels(params)
+        self._plan_for, self._model, self.provider, self.rule = plan_for, model, provider, rule
+        self._params: Any = model.flat_params()
+        self._xp, self._kernels = array_module(self._params), gpu_kernels(self._params)
         images = provider.images
         self._pixels, self._labels = (self._moved(array) for array in (images.pixels, images.labels.astype(np.int64)))
         self._scale, self._shift = self._moved(provider.scale), self._moved(provider.shift)
@@ -64,28 +66,42 @@ class GpuSession:
         self.last: GpuPlan | None = None
 
     def run(self, epoch: int, start: int, stop: int, sums: Sums = (0.0, 0, 0)) -> Sums:
-        """Take the steps start..stop - 1 of an epoch; return the sums, which go on from `sums`."""
-        if not 0 <= start <= stop <= self.provider.num_batches:
-            raise IndexError(
-                f"GpuSession.run: steps {start}..{stop - 1}, expected within 0..{self.provider.num_batches - 1}"
-            )
+        """Take the steps start..stop - 1 of an epoch; return the sums, which go on from `sums`.
+
+        Raises IndexError where the epoch has not these steps, ValueError where the parameters have been replaced.
+        """
+        self._check(start, stop)
         if self._order_of != epoch:
             self._order[...] = self._moved(self.provider.order(epoch).astype(np.int64))
             self._order_of = epoch
         self._write_control(epoch, start, sums)
-        done: list[Any] = []
-        for index in range(start, stop):
-            self.last, step = self._step(self._size(index))
-            step.run()
-            if (index - start) % STEPS_AHEAD == STEPS_AHEAD - 1:
-                done.append(self._xp.cuda.Event())
-                done[-1].record()
-                if len(done) > 1:
-                    done[-2].synchronize()
+        self._take([self._size(index) for index in range(start, stop)])
         if self.rule is not None:
             self.rule.step_count += stop - start
         control = np.frombuffer(self._control.get().tobytes(), CONTROL)[0]
         return float(control["loss_sum"]), int(control["correct"]), int(control["images"])
+
+    def _check(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.provider.num_batches:
+            raise IndexError(
+                f"GpuSession.run: steps {start}..{stop - 1}, expected within 0..{self.provider.num_batches - 1}"
+            )
+        if self._params is not self._model.flat_params():
+            raise ValueError(
+                "GpuSession.run: the model's parameters have been replaced: ask the engine for a new session"
+            )
+
+    def _take(self, sizes: list[int]) -> None:
+        """Start steps with batches of these sizes, and keep not more than twice `STEPS_AHEAD` waiting."""
+        steps, done = {size: self._step(size) for size in set(sizes)}, list[Any]()
+        for number, size in enumerate(sizes, start=1):
+            self.last, step = steps[size]
+            step.run()
+            if number % STEPS_AHEAD == 0:
+                done.append(self._xp.cuda.Event())
+                done[-1].record()
+                if len(done) > 1:
+                    done[-2].synchronize()
 
     def last_step(self) -> Step:
         """Return the last step's mean loss, outputs and gradients. Raises LookupError before there was one."""
@@ -113,8 +129,8 @@ class GpuSession:
         self._control[...] = self._moved(np.frombuffer(control.tobytes(), np.uint8))
 
     def _step(self, batch: int) -> tuple[GpuPlan, CapturedLaunches]:
-        if batch not in self._steps:
-            plan = self._plan_for(batch)
+        plan = self._plan_for(batch)
+        if batch not in self._steps or self._steps[batch][0] is not plan:
             launches = [self._gather(plan, batch), *plan.launches, *self._after(plan, batch)]
             what = "training" if self.rule is not None else "evaluation"
             self._steps[batch] = plan, CapturedLaunches(self._xp, launches, f"a step of {what} of {batch} images")
@@ -157,13 +173,13 @@ def open_session(
 
     `planned` makes a plan for inputs like an array, and says how many layers it goes through.
     """
-    flat, shape = model.flat_params(), provider.images.pixels.shape
+    xp, shape = array_module(model.params[0]), provider.images.pixels.shape
 
     def plan_for(batch: int) -> GpuPlan:
-        stop, plan = planned(array_module(flat).empty((batch, shape[3], *shape[1:3]), np.float32))
+        stop, plan = planned(xp.empty((batch, shape[3], *shape[1:3]), np.float32))
         if not isinstance(plan, GpuPlan) or stop < len(model.layers):
             layer = model.layers[min(stop, len(model.layers) - 1)]
-            raise LookupError(f"no plan on a GPU knows {layer!r}, or its parameters are not float32")
+            raise LookupError(f"no plan on a GPU knows {layer!r} here, or its parameters are not float32")
         if plan.error is None or plan.has_penalties():
             raise LookupError("no plan on a GPU knows " + ("penalties" if plan.error else repr(error)))
         return plan
@@ -171,11 +187,14 @@ def open_session(
     try:
         if not _rule_fits(rule, model.params):
             raise LookupError(f"no kernel knows {rule!r}")
-        plan_for(min(provider.batch_size, shape[0]))
+        classes = plan_for(min(provider.batch_size, shape[0])).rows.shape[1]
     except LookupError as reason:
         logger.info("steps are taken one by one: %s", reason)
         return None
-    return GpuSession(plan_for, flat, provider, rule)
+    low, high = int(provider.images.labels.min()), int(provider.images.labels.max())
+    if low < 0 or high >= classes:
+        raise ShapeError(f"Engine.gpu_session: labels are {low}..{high}, expected 0..{classes - 1}, one per output")
+    return GpuSession(plan_for, model, provider, rule)
 
 
 def _rule_fits(rule: GradientDescentLearningRule | None, params: list[Array]) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlp.backend import to_cpu, to_device
+from mlp.checks import ShapeError
 from mlp.data_providers import ImageDataProvider, ImageSet
 from mlp.engine import Engine
 from mlp.engine.gpu import session as module
@@ -188,6 +189,32 @@ def test_steps_outside_the_epoch_are_refused(gpu):
         session.run(0, 4, 7)
     with pytest.raises(LookupError, match="no step yet: call run first"):
         session.last_step()
+
+
+def test_a_session_notices_that_its_model_changed(gpu):
+    ours, theirs = Side(network().to_gpu()), Side(network())
+    session = ours.session()
+    session.run(0, 0, 2)
+    for index in range(2):
+        train_step(theirs.engine, theirs.rule, *provider().batch(0, index))
+    for side in (ours, theirs):
+        side.model.layers[2].alpha = 0.5
+        side.model.layers[1].momentum = 0.9
+        side.rule.learning_rate = 5e-3
+    assert session.run(0, 2, 3)[0] / 4 == pytest.approx(
+        train_step(theirs.engine, theirs.rule, *provider().batch(0, 2)).loss, rel=1e-5
+    )
+    running = [side.model.layers[1].running_mean for side in (ours, theirs)]
+    np.testing.assert_allclose(to_cpu(running[0]), running[1], rtol=0, atol=1e-5 * np.abs(running[1]).max())
+    ours.model.layers[0].kernels = ours.model.layers[0].kernels.copy()
+    with pytest.raises(ValueError, match="parameters have been replaced: ask the engine for a new session"):
+        session.run(0, 3, 4)
+
+
+def test_labels_outside_the_classes_are_refused(gpu):
+    side = Side(vgg(0, num_filters=8, num_classes=5, rng=np.random.RandomState(1)).to_gpu())
+    with pytest.raises(ShapeError, match=r"Engine.gpu_session: labels are 0\.\.6, expected 0\.\.4, one per output"):
+        side.session()
 
 
 def test_parameters_on_a_gpu_are_views_of_one_array(gpu):
