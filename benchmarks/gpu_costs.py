@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mlp.backend import is_gpu_array
 from mlp.kernels.gpu import Launch
 from mlp.models import Model, summary
 
@@ -28,17 +27,11 @@ def step_bytes(launches: Iterable[Launch]) -> int:
     An estimate: what a kernel reads twice (the frame of a tile), and what it both reads and writes, counts once, and
     what the second-level cache serves counts as if it came from memory. The gathering of the batch is left out.
     """
-    counted = [launch for launch in launches if kernel_name(launch) not in NOT_COUNTED]
-    return sum(int(arg.nbytes) for launch in counted for arg in launch.args if is_gpu_array(arg))
-
-
-def kernel_name(launch: Launch) -> str:
-    """Return the name of a launch's kernel, without that of the layer."""
-    return launch.label.split()[0]
+    return sum(launch.num_bytes for launch in launches if launch.name not in NOT_COUNTED)
 
 
 def by_name(launches: Sequence[Launch], seconds: np.ndarray) -> list[tuple[str, int, float]]:
     """Return (name, how many launches, their seconds together) of each kernel, the dearest first."""
-    names = np.array([kernel_name(launch) for launch in launches])
+    names = np.array([launch.name for launch in launches])
     found = [(str(name), int((names == name).sum()), float(seconds[names == name].sum())) for name in np.unique(names)]
     return sorted(found, key=lambda entry: -entry[2])

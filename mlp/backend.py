@@ -65,10 +65,10 @@ def to_device(x: Array, device: str) -> Array:
 
 _CURES = {
     "InsufficientDriver": "is there an NVIDIA driver, and is it recent enough for this CuPy? Update it, or take CuPy "
-    "for an older CUDA: pip install 'mlp[cuda12]'",
+    "for an older CUDA: pip install 'cupy-cuda12x[ctk]'",
     "NoDevice": "no NVIDIA GPU is to be seen: is CUDA_VISIBLE_DEVICES set?",
     "MemoryAllocation": "another program holds the GPU's memory",
-    "nvrtc": "CUDA's compiler is missing: pip install 'mlp[cuda12]' or 'mlp[cuda13]' brings it",
+    "nvrtc": "CUDA's compiler is missing: pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]' brings it",
 }
 
 
@@ -77,7 +77,7 @@ def usable_gpu() -> GpuStatus:
     try:
         cupy = import_module("cupy")
     except ImportError as error:
-        hint = "install it with pip install 'mlp[cuda12]' or 'mlp[cuda13]'"
+        hint = "pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]', after the driver's CUDA"
         return GpuStatus(False, f"CuPy cannot be imported ({error}); {hint}")
     try:
         total = float((cupy.arange(8, dtype=np.float32) ** 2).sum())
@@ -88,6 +88,19 @@ def usable_gpu() -> GpuStatus:
     if total != 140.0:
         return GpuStatus(False, f"a first kernel gave a wrong number: {total}, not 140.0")
     return GpuStatus(True, name)
+
+
+def check_tf32(array: Array) -> None:
+    """Raise DeviceError unless the GPU that an array lies on has tensor cores for TF32."""
+    capability = array_module(array).cuda.Device().compute_capability
+    if int(capability) < _TF32_SINCE:
+        raise DeviceError(
+            f"the precision is 'tf32', and this GPU has compute capability {capability}, expected {_TF32_SINCE} "
+            f"(Ampere) or more: use 'fp32'"
+        )
+
+
+_TF32_SINCE = 80
 
 
 def select_device(request: str) -> str:

@@ -150,6 +150,12 @@ class Graph:
             kernel._run(grid, block, shared_mem, values)
 
 
+class Device:
+    """CuPy's device."""
+
+    compute_capability = "90"
+
+
 class Event:
     """CuPy's event: everything is done when it is recorded."""
 
@@ -172,7 +178,7 @@ class StrictCupy(types.ModuleType):
         tricks = types.SimpleNamespace(as_strided=lambda x, *args: _device(as_strided(_host(x), *args)))
         self.lib = types.SimpleNamespace(stride_tricks=tricks)
         properties = types.SimpleNamespace(getDeviceProperties=lambda i: {"name": b"stand-in"})
-        self.cuda = types.SimpleNamespace(runtime=properties, Stream=Stream, Event=Event)
+        self.cuda = types.SimpleNamespace(runtime=properties, Stream=Stream, Event=Event, Device=Device)
         self.cuda.get_elapsed_time = lambda start, end: 1e3 * (end.time - start.time)
         self.RawModule = RawModule
 

@@ -53,7 +53,7 @@ def test_a_failing_kernel_is_no_usable_gpu(cupy):
 def test_without_cupy_auto_is_the_cpu_and_gpu_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert backend.select_device("auto") == backend.select_device("cpu") == "cpu"
-    with pytest.raises(backend.DeviceError, match=r"pip install 'mlp\[cuda12\]'"):
+    with pytest.raises(backend.DeviceError, match=r"pip install 'cupy-cuda12x\[ctk\]'"):
         backend.select_device("gpu")
 
 

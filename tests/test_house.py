@@ -1,6 +1,7 @@
 """The budgets of the house: short files, short functions, documented parts, and no word twice."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_modules_say_what_they_are_for(path):
 def test_no_assert_guards_a_users_argument(path):
     asserts = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
     assert all("is not None" in ast.unparse(node.test) for node in asserts)
+
+
+def test_all_files_of_the_package_are_shipped():
+    root = Path(mlp.__file__).parent
+    with (root.parent / "pyproject.toml").open("rb") as stream:
+        patterns = tomllib.load(stream)["tool"]["setuptools"]["package-data"]["mlp"]
+    shipped = {path for pattern in patterns for path in root.glob(pattern)}
+    others = {path for path in root.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others == shipped
 
 
 def test_the_package_is_typed_and_has_a_version():

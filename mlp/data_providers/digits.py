@@ -17,7 +17,7 @@ def load_digits() -> ImageData:
     try:
         from sklearn import datasets
     except ImportError:
-        raise DataMissingError("the data set 'digits' comes with scikit-learn: pip install 'mlp[digits]'") from None
+        raise DataMissingError("the data set 'digits' comes with scikit-learn: pip install scikit-learn") from None
     bunch = datasets.load_digits()
     grey = np.rint(bunch.images * (255.0 / 16.0)).astype(np.uint8)
     pixels = np.repeat(grey.repeat(4, axis=1).repeat(4, axis=2)[..., None], 3, axis=3)

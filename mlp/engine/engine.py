@@ -14,7 +14,7 @@ from mlp.checks import check_choice
 from mlp.data_providers import ImageDataProvider
 from mlp.engine.catalogue import is_known, output_shape
 from mlp.engine.gpu import GpuPlan, GpuSession
-from mlp.engine.gpu.plan import PRECISIONS, error_fits
+from mlp.engine.gpu.plan import PRECISIONS, arrays_fit, error_fits
 from mlp.engine.gpu.session import open_session
 from mlp.engine.passes import Purpose, Step
 from mlp.engine.plan import Plan
@@ -41,10 +41,11 @@ class Engine:
     `error` is one of `mlp.errors`, or any object with ``error(outputs, targets)`` and ``error.grad(outputs, targets)``;
     only `forward_backward` needs it. Both kinds compute the same numbers, up to rounding; ``"layers"`` is the one to
     step through with a debugger. A plan is made when a batch of a new shape comes, and kept; it holds
-    memory for that shape. Layers that plans do not know (a user's own, those that remember something, other devices
-    and dtypes) run by their own passes between the plans of the others. When the model has changed - layers added or
-    replaced, an attribute of a layer set to another object - all plans are made anew. `precision` is that of products
-    in 3x3 convolutions on a GPU: ``"fp32"``, or ``"tf32"`` on tensor cores, whose factors have 10 bits of fraction.
+    memory for that shape. Layers that plans do not know (a user's own, those that remember something, other dtypes:
+    on a GPU all but float32) run by their own passes between the plans of the others. When the model has changed -
+    layers added or replaced, an attribute of a layer set to another object - all plans are made anew. `precision` is
+    that of products in 3x3 convolutions on a GPU: ``"fp32"``, or ``"tf32"`` on tensor cores, whose factors have 10 bits
+    of fraction.
     """
 
     def __init__(self, model: Model, error: Any = None, kind: str = "plan", precision: str = "fp32") -> None:
@@ -167,9 +168,8 @@ class Engine:
             if after is None:
                 break
             stop, shape = stop + 1, after
-        dtypes = {array.dtype for array in (inputs, *chain_params(layers[start:stop]))}
-        dtype = np.result_type(*dtypes)
-        known = dtypes == {np.dtype(np.float32)} if on_gpu else dtype in (np.float32, np.float64)
+        dtype = np.result_type(inputs.dtype, *(param.dtype for param in chain_params(layers[start:stop])))
+        known = arrays_fit(layers[start:stop], inputs) if on_gpu else dtype in (np.float32, np.float64)
         if stop == start or inputs.dtype.kind != "f" or not known:
             return start + 1, None
         goes_on = purpose.with_error and stop == len(layers) and is_mean_over_examples(self.error)
@@ -187,7 +187,7 @@ class Engine:
         where a layer, the error or the learning rule is none that a plan on a GPU can go through. Raises ShapeError
         where the provider's labels are no classes of the model's outputs.
         """
-        if not self._has_plans() or not is_gpu_array(self.model.flat_params()):
+        if not self._has_plans() or not self.params or not is_gpu_array(self._params[0]):
             return None
         purpose = Purpose(stochastic=rule is not None, backward=rule is not None, with_error=True)
 
@@ -195,7 +195,7 @@ class Engine:
             self._look()
             return self._planned(0, like, purpose)
 
-        return open_session(planned, self.model, self.error, provider, rule)
+        return open_session(planned, self._alone, self.model, self.error, provider, rule)
 
     def _make_room(self) -> None:
         """Forget plans that this pass did not use, those first that were not in use for longest."""

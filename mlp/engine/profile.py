@@ -12,6 +12,9 @@ from mlp.engine.gpu import GpuPlan
 from mlp.engine.plan import Plan
 from mlp.engine.program import Action, numbers_of
 
+_WARM_UP = 3
+"""Steps before any is timed: a plan on a GPU is a graph from then on."""
+
 
 class Cost(NamedTuple):
     """What an action costs in a training step.
@@ -53,7 +56,8 @@ def profile(engine: Engine, inputs: Array, targets: Array, repeats: int = 5) -> 
     plan.
     """
     check_positive_int("profile: repeats", repeats)
-    engine.forward_backward(inputs, targets)
+    for _ in range(_WARM_UP):
+        engine.forward_backward(inputs, targets)
     plans = engine.plans()
     if not plans:
         raise ValueError("profile: no part of the model runs by a plan")

@@ -32,7 +32,8 @@ class Setup(NamedTuple):
         """Return the set-up for a request; raise DeviceError where it cannot be had."""
         found = select_device(device)
         if precision != "fp32" and found != "gpu":
-            raise DeviceError(f"--precision {precision} is for a GPU, and this run is on the CPU: leave it out")
+            why = "--device cpu" if device == "cpu" else usable_gpu().reason
+            raise DeviceError(f"--precision {precision} is for a GPU, and this is on the CPU ({why}): leave it out")
         return cls(found, engine, precision)
 
     def options(self) -> list[str]:

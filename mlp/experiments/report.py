@@ -1,6 +1,7 @@
 """The report's Table 1, from run folders, and the table of a profile."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 
 from mlp.engine import Profile
 from mlp.experiments.configs import EXPERIMENTS, REPORT, Experiment
@@ -16,7 +17,9 @@ NOTE = (
 _THREADS_NOTE = (
     "ms: of all threads together. MB: values read and written. A convolution by Winograd's algorithm computes less."
 )
-_GPU_NOTE = "ms: of each launch by itself, between two events. MB: arrays read and written, once each."
+_GPU_NOTE = (
+    "ms: of each launch by itself, the time that the host needs to launch it included. MB: arrays read and written."
+)
 
 
 def table(runs: Sequence[RunFolder]) -> str:
@@ -64,10 +67,8 @@ def profile_table(found: Profile, batch_size: int, every: bool) -> str:
     for cost in found.costs if every else found.merged():
         speed = f"{cost.gflops:.1f}" if cost.flops else "-"
         share = 100.0 * cost.seconds / total
-        size = f"{cost.bytes / 1e6:.1f}"
-        rows.append(
-            [cost.what, cost.label, f"{1e3 * cost.seconds:.{2 if found.threads else 4}f}", f"{share:.1f}", speed, size]
-        )
+        ms, where = f"{1e3 * cost.seconds:.{2 if found.threads else 4}f}", shorten(cost.label, 60)
+        rows.append([cost.what, where, ms, f"{share:.1f}", speed, f"{cost.bytes / 1e6:.1f}"])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))

@@ -61,7 +61,7 @@ class Kernels:
         label: str = "",
         flops: int = 0,
     ) -> Launch:
-        """Return a launch. Whole numbers are passed as int32, other Python numbers as float32, None as no array."""
+        """Return a launch. Python's whole numbers are passed as int32, other numbers as float32, None as no array."""
         if name not in self._known:
             self._known[name] = self._module.get_function(name)
         label = f"{name} {label}".strip()
@@ -97,7 +97,7 @@ def source() -> str:
 
 
 def address(array: Array) -> int:
-    """Return where an array's memory starts on the device. Who keeps it must keep the array too."""
+    """Return where a contiguous array's memory starts on the device. Who keeps it must keep the array too."""
     return int(array.data.ptr)
 
 
@@ -145,8 +145,8 @@ def grad_shared(tile: ConvTile) -> int:
 
 
 def _argument(value: Any) -> Any:
-    if isinstance(value, np.generic) or hasattr(value, "dtype"):
-        return value
     if value is None:
         return np.uint64(0)
+    if hasattr(value, "dtype") and not isinstance(value, np.floating):
+        return value
     return np.int32(value) if isinstance(value, int) else np.float32(value)

@@ -64,5 +64,5 @@ def test_loading_again_gives_the_same(digits):
 
 def test_without_scikit_learn_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(DataMissingError, match=r"pip install 'mlp\[digits\]'"):
+    with pytest.raises(DataMissingError, match=r"pip install scikit-learn"):
         load_digits()

@@ -36,6 +36,14 @@ def test_all_kernels_compile_and_keep_their_numbers_in_registers(arch, tmp_path)
     assert {name: sizes for name, sizes in found.items() if any(sizes)} == {}
 
 
+def test_cards_without_tf32_get_all_else(tmp_path):
+    command = [part for part in NVCC if part not in ("-Werror", "all-warnings")]  # nvcc warns that sm_75 is old
+    (tmp_path / "kernels.cu").write_text(source())
+    command += ["-arch=sm_75", "-o", str(tmp_path / "kernels.cubin"), str(tmp_path / "kernels.cu")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_registers_that_do_not_suffice_are_seen(tmp_path):
     """So that the test above can fail."""
     status, said = compiled(source(), tmp_path, "-arch=sm_80", "-maxrregcount=32")

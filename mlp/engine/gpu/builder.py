@@ -8,6 +8,7 @@ import numpy as np
 
 from mlp.backend import Array
 from mlp.engine.gpu.network import Network, Unit, Value
+from mlp.engine.passes import Purpose
 from mlp.kernels.gpu import Launch, address, gpu_kernels
 
 
@@ -50,8 +51,9 @@ class Builder:
     must be kept.
     """
 
-    def __init__(self, xp: Any, like: Array, n: int, network: Network, precision: str, stochastic: bool) -> None:
-        self.xp, self.n, self.precision, self.stochastic = xp, n, precision, stochastic
+    def __init__(self, xp: Any, like: Array, n: int, network: Network, precision: str, purpose: Purpose) -> None:
+        self.xp, self.n, self.precision = xp, n, precision
+        self.stochastic, self.backward = purpose.stochastic, purpose.backward
         self.kernels, self.arena = gpu_kernels(like), Arena(xp)
         self.launches: list[Launch] = []
         self.packed: list[tuple[tuple[Array, Array, Array], tuple[int, int, int, int]]] = []
@@ -105,7 +107,7 @@ class Builder:
         `strides` are A's by row and inner index, B's by inner index and column: so a side may be transposed. With
         `parts` the sums over the inner length are cut into so many, one after the other in C.
         """
-        grid, flops = (-(-sizes[1] // 64), -(-sizes[0] // 64), parts), 2 * prod(sizes)
+        grid, flops = (-(-sizes[0] // 64), -(-sizes[1] // 64), parts), 2 * prod(sizes)
         self.add(self.kernels.launch("matmul_fp32", grid, 256, *arrays, *sizes, *strides, label=label, flops=flops))
 
     def target(self, value: Value, can_add: bool, can_mask: bool) -> tuple[Array, bool, Array | None, float]:

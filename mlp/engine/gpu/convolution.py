@@ -66,7 +66,7 @@ class Convolution3x3(Convolution):
         """Add the forward pass."""
         tile = conv_tile(build.n, *self.out_size)
         blocks = tile.number(build.n, *self.out_size)
-        found = build.arena.take((blocks * 3 * self.filters,)) if moments else None
+        found = build.arena.take((blocks * 4 * self.filters,)) if moments else None
         (top, _), (left, _) = self.geometry.padding
         sizes = (build.n, self.height, self.width, self.channels, *self.out_size, self.filters, top, left)
         arrays = (x, self.forward, y, self.layer.biases, skip, None, found)
@@ -171,7 +171,7 @@ class ConvolutionByColumns(Convolution):
     def _parts(self, build: Builder) -> list[slice]:
         """Return slices of the batch whose columns are made at once."""
         image = 4 * prod(self.out_size) * self.places * self.channels
-        step = min(max(1, _COLUMNS_BYTES // image), 65535 * 64 // prod(self.out_size), build.n)
+        step = min(max(1, _COLUMNS_BYTES // image), build.n)
         return [slice(i, min(i + step, build.n)) for i in range(0, build.n, step)]
 
 

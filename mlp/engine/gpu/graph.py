@@ -49,9 +49,7 @@ class CapturedLaunches:
                     self.run_eagerly()
                 finally:
                     graph = stream.end_capture()
-        except (
-            Exception
-        ) as error:  # CuPy raises many kinds; what the launches themselves do wrong shows without a graph
+        except Exception as error:  # CuPy raises many kinds, and the launches themselves show theirs without a graph
             logger.warning("%s runs without a CUDA graph: %s: %s", self.label, type(error).__name__, error)
             return
         self.graph = graph

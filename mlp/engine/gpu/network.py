@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from mlp.engine.catalogue import output_shape
 from mlp.kernels import Sizes
 from mlp.layers import (
-    AffineLayer,
     BatchNormalizationLayer,
     ChainLayer,
     Convolution2DLayer,
@@ -84,9 +84,10 @@ class _Node:
 
 
 class Network:
-    """Layers in a row as units. `shapes` of values are channels-last."""
+    """Layers in a row as units, for a batch of examples of a shape (H, W, C) or (D,)."""
 
-    def __init__(self, layers: Sequence[Layer], shape: Sizes) -> None:
+    def __init__(self, layers: Sequence[Layer], shape: Sizes, batch: int) -> None:
+        self._batch = batch
         self.inputs = Value(shape, readers=0)
         self._nodes: list[_Node] = []
         self.outputs = self._flatten(layers, self.inputs)
@@ -107,7 +108,7 @@ class Network:
                     inside = total
                 value = inside
             else:
-                outputs = Value(output_shape(layer, value.shape))
+                outputs = Value(_after(layer, value.shape, self._batch))
                 self._nodes.append(_Node(layer, value, outputs))
                 value = outputs
         return value
@@ -159,13 +160,8 @@ def slope_of(layer: Layer) -> float:
     return float(layer.alpha) if isinstance(layer, LeakyReluLayer) else 0.0
 
 
-def output_shape(layer: Any, shape: Sizes) -> Sizes:
-    """Return the shape (H, W, C) or (D,) of one example of a known layer's outputs."""
-    if type(layer) in (Convolution2DLayer, ConvolutionalLayer):
-        return (*layer.output_size(shape[:-1]), layer.num_output_channels)
-    if type(layer) is AffineLayer:
-        return (layer.output_dim,)
-    if hasattr(layer, "geometry"):  # average pooling
-        return (*(length // size for length, size in zip(shape[:-1], layer.size, strict=True)), shape[-1])
-    same = isinstance(layer, ReluLayer | LeakyReluLayer | BatchNormalizationLayer)
-    return shape if same else shape[-1:]
+def _after(layer: Layer, shape: Sizes, batch: int) -> Sizes:
+    """Return the shape (H, W, C) or (D,) of one example of a layer's outputs."""
+    first = output_shape(layer, (shape[-1], *shape[:-1]), batch)
+    assert first is not None
+    return (*first[1:], first[0])

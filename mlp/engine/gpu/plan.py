@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp.backend import Array, array_module
+from mlp.backend import Array, array_module, check_tf32
 from mlp.checks import check_shape
 from mlp.engine.gpu.builder import Builder, Gradient
 from mlp.engine.gpu.graph import CapturedLaunches
@@ -18,6 +18,7 @@ from mlp.errors import CrossEntropySoftmaxError
 from mlp.kernels import Pieces
 from mlp.kernels.gpu import Launch
 from mlp.layers import Layer
+from mlp.layers.base import walk
 
 PRECISIONS = ("fp32", "tf32")
 
@@ -26,19 +27,23 @@ class GpuPlan:
     """Layers in a row, planned for a batch of one shape, in float32.
 
     As `Plan`: `outputs` runs forward, `gradients` backward, `train` both with the error between them. `precision` is
-    that of the 3x3 convolutions' products. `inputs`, `labels`, `losses` and `hits` are the buffers that a training step
-    reads and writes, `grads` those of the parameters' gradients: views of one array.
+    that of the 3x3 convolutions' products; "tf32" raises DeviceError on a card without. `inputs`, `labels`, `losses`
+    and `hits` are the buffers that a training step reads and writes, `grads` those of the gradients: views of one
+    array.
     """
 
     def __init__(
         self, layers: Sequence[Layer], inputs: Array, purpose: Purpose, error: Any = None, precision: str = "fp32"
     ) -> None:
+        if precision == "tf32":
+            check_tf32(inputs)
         self.layers, self.purpose, self.error, self.precision = list(layers), purpose, error, precision
         self.shape, self.n = inputs.shape, inputs.shape[0]
         self._xp = array_module(inputs)
         is_map = inputs.ndim == 4
-        self._network = Network(layers, (*inputs.shape[2:], inputs.shape[1]) if is_map else inputs.shape[1:])
-        self._build = Builder(self._xp, inputs, self.n, self._network, precision, purpose.stochastic)
+        shape = (*inputs.shape[2:], inputs.shape[1]) if is_map else inputs.shape[1:]
+        self._network = Network(layers, shape, self.n)
+        self._build = Builder(self._xp, inputs, self.n, self._network, precision, purpose)
         self.grads = self._grads()
         self._forward(purpose.backward)
         self._build.pack()
@@ -192,6 +197,13 @@ class GpuPlan:
 
     def _view(self, value: Value, buffer: Array) -> Array:
         return buffer.transpose(0, 3, 1, 2) if len(value.shape) == 3 else buffer
+
+
+def arrays_fit(layers: Sequence[Layer], inputs: Array) -> bool:
+    """Return whether all is in float32, and parameters and states lie in memory as the kernels read them."""
+    leaves = [leaf for layer in layers for leaf in walk(layer)]
+    arrays = [getattr(leaf, name) for leaf in leaves for name in leaf.array_names()]
+    return all(array.dtype == np.float32 for array in (inputs, *arrays)) and all(a.flags.c_contiguous for a in arrays)
 
 
 def error_fits(error: Any, outputs: tuple[int, ...]) -> bool:

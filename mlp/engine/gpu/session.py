@@ -5,8 +5,10 @@ step is then a CUDA graph in which nothing changes, and the host only starts it.
 """
 
 import logging
+import operator
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -39,57 +41,74 @@ Sums = tuple[float, int, int]
 """The losses, the right answers and the number of the examples so far."""
 
 
+class UnfitError(Exception):
+    """Steps cannot be one row of launches, for the reason that is given."""
+
+
 class GpuSession:
     """Steps through an image provider's batches: training steps with a learning rule, or evaluation without.
 
     Made by `Engine.gpu_session`. `run` takes steps and returns the sums over their examples. `plan_for` gives the plan
-    of a batch of so many images, always the same one while the model does not change.
+    of a batch of so many images, always the same one while the model does not change. What is changed of the provider
+    or the learning rule between two runs counts from the next one on. `alone` keeps others from using the plans
+    meanwhile.
     """
 
     def __init__(
         self,
         plan_for: Callable[[int], GpuPlan],
+        alone: Callable[[], AbstractContextManager[None]],
         model: Model,
         provider: ImageDataProvider,
         rule: GradientDescentLearningRule | None = None,
     ) -> None:
-        self._plan_for, self._model, self.provider, self.rule = plan_for, model, provider, rule
+        self._plan_for, self._alone, self._model = plan_for, alone, model
+        self.provider, self.rule = provider, rule
         self._params: Any = model.flat_params()
         self._xp, self._kernels = array_module(self._params), gpu_kernels(self._params)
-        images = provider.images
-        self._pixels, self._labels = (self._moved(array) for array in (images.pixels, images.labels.astype(np.int64)))
-        self._scale, self._shift = self._moved(provider.scale), self._moved(provider.shift)
-        self._order, self._order_of = self._moved(np.arange(len(images.labels))), -1
         self._control = self._moved(np.zeros(CONTROL.itemsize, np.uint8))
         self._loss = self._moved(np.zeros(1, np.float32))
         self._steps: dict[int, tuple[GpuPlan, CapturedLaunches]] = {}
+        self._known: list[Any] = []
         self.last: GpuPlan | None = None
+        self._look(0, 0)
 
     def run(self, epoch: int, start: int, stop: int, sums: Sums = (0.0, 0, 0)) -> Sums:
         """Take the steps start..stop - 1 of an epoch; return the sums, which go on from `sums`.
 
         Raises IndexError where the epoch has not these steps, ValueError where the parameters have been replaced.
         """
-        self._check(start, stop)
-        if self._order_of != epoch:
+        with self._alone():
+            self._look(start, stop)
             self._order[...] = self._moved(self.provider.order(epoch).astype(np.int64))
-            self._order_of = epoch
-        self._write_control(epoch, start, sums)
-        self._take([self._size(index) for index in range(start, stop)])
-        if self.rule is not None:
-            self.rule.step_count += stop - start
-        control = np.frombuffer(self._control.get().tobytes(), CONTROL)[0]
+            self._write_control(epoch, start, sums)
+            self._take([self._size(index) for index in range(start, stop)])
+            if self.rule is not None:
+                self.rule.step_count += stop - start
+            control = np.frombuffer(self._control.get().tobytes(), CONTROL)[0]
         return float(control["loss_sum"]), int(control["correct"]), int(control["images"])
 
-    def _check(self, start: int, stop: int) -> None:
-        if not 0 <= start <= stop <= self.provider.num_batches:
+    def _look(self, start: int, stop: int) -> None:
+        """Raise where these steps cannot be taken; forget what was made of things that have changed since."""
+        provider, rule = self.provider, self.rule
+        if not 0 <= start <= stop <= provider.num_batches:
             raise IndexError(
-                f"GpuSession.run: steps {start}..{stop - 1}, expected within 0..{self.provider.num_batches - 1}"
+                f"GpuSession.run: steps {start}..{stop - 1}, expected within 0..{provider.num_batches - 1}"
             )
-        if self._params is not self._model.flat_params():
+        if self._params is not self._model.flat_params() or not _rule_fits(rule, self._model.params):
             raise ValueError(
-                "GpuSession.run: the model's parameters have been replaced: ask the engine for a new session"
+                "GpuSession.run: the model's parameters, or those of the learning rule, are other arrays than when the "
+                "session was made: ask the engine for a new session"
             )
+        images, moments = provider.images, [] if rule is None else [rule.moms_1.flat, rule.moms_2.flat]  # type: ignore[attr-defined]
+        settings = [provider.batch_size, provider.seed, provider.augment, provider.padding]
+        present = [images.pixels, images.labels, provider.scale, provider.shift, *moments, *settings]
+        if len(present) != len(self._known) or not all(map(operator.is_, present, self._known)):
+            self._known, self._moments = present, moments
+            self._steps.clear()
+            self._pixels, self._labels = self._moved(images.pixels), self._moved(images.labels.astype(np.int64))
+            self._scale, self._shift = self._moved(provider.scale), self._moved(provider.shift)
+            self._order = self._moved(np.arange(len(images.labels)))
 
     def _take(self, sizes: list[int]) -> None:
         """Start steps with batches of these sizes, and keep not more than twice `STEPS_AHEAD` waiting."""
@@ -151,8 +170,7 @@ class GpuSession:
         args = (plan.losses, plan.hits, batch, self._loss, self._control)
         launches = [self._kernels.launch("count_batch", (1,), 256, *args)]
         if self.rule is not None:
-            moments = (self.rule.moms_1.flat, self.rule.moms_2.flat)  # type: ignore[attr-defined]
-            arrays = (self._params, plan.grads.flat, *moments)
+            arrays = (self._params, plan.grads.flat, *self._moments)
             count = np.int64(self._params.size)
             launches.append(self._kernels.elementwise("adam", int(count), *arrays, count, self._control))
         learned = int(self.rule is not None)
@@ -164,6 +182,7 @@ class GpuSession:
 
 def open_session(
     planned: Callable[[Array], tuple[int, Any]],
+    alone: Callable[[], AbstractContextManager[None]],
     model: Model,
     error: Any,
     provider: ImageDataProvider,
@@ -178,23 +197,26 @@ def open_session(
     def plan_for(batch: int) -> GpuPlan:
         stop, plan = planned(xp.empty((batch, shape[3], *shape[1:3]), np.float32))
         if not isinstance(plan, GpuPlan) or stop < len(model.layers):
-            layer = model.layers[min(stop, len(model.layers) - 1)]
-            raise LookupError(f"no plan on a GPU knows {layer!r} here, or its parameters are not float32")
+            layer = model.layers[stop if isinstance(plan, GpuPlan) else stop - 1]
+            raise UnfitError(f"no plan on a GPU takes batches of {batch} through {layer!r}, or it is not in float32")
         if plan.error is None or plan.has_penalties():
-            raise LookupError("no plan on a GPU knows " + ("penalties" if plan.error else repr(error)))
+            raise UnfitError("no plan on a GPU knows " + ("penalties" if plan.error else repr(error)))
         return plan
 
     try:
+        if model.flat_params() is None:
+            raise UnfitError("the parameters are not views of one array: make the model by to_gpu() last")
         if not _rule_fits(rule, model.params):
-            raise LookupError(f"no kernel knows {rule!r}")
-        classes = plan_for(min(provider.batch_size, shape[0])).rows.shape[1]
-    except LookupError as reason:
+            raise UnfitError(f"no kernel knows {rule!r}")
+        rest = shape[0] % provider.batch_size
+        plans = [plan_for(batch) for batch in {min(provider.batch_size, shape[0]), rest or provider.batch_size}]
+    except UnfitError as reason:
         logger.info("steps are taken one by one: %s", reason)
         return None
-    low, high = int(provider.images.labels.min()), int(provider.images.labels.max())
+    low, high, classes = int(provider.images.labels.min()), int(provider.images.labels.max()), plans[0].rows.shape[1]
     if low < 0 or high >= classes:
         raise ShapeError(f"Engine.gpu_session: labels are {low}..{high}, expected 0..{classes - 1}, one per output")
-    return GpuSession(plan_for, model, provider, rule)
+    return GpuSession(plan_for, alone, model, provider, rule)
 
 
 def _rule_fits(rule: GradientDescentLearningRule | None, params: list[Array]) -> bool:

@@ -110,26 +110,29 @@ class FusedStep(Step):
 
     def _normalise(self, build: Builder, moments: tuple[Array, int] | None, skip: Array | None, y: Array) -> None:
         unit, norm, channels = self.unit, self.unit.norm, self.unit.outputs.channels
-        self.statistics = build.arena.take((2 * channels,))
+        self.statistics = build.arena.take((3 * channels,))
         groups, rows = -(-channels // 32), unit.outputs.pixels(build.n)
         running = (norm.running_mean, norm.running_var)
         if not build.stochastic:
-            args: tuple[Any, ...] = (*running, channels, norm.epsilon, self.statistics)
+            args: tuple[Any, ...] = (*running, channels, float(norm.epsilon), self.statistics)
             build.add(build.kernels.over("bn_running", channels, *args, label=self.label))
         else:
             if moments is None:
                 blocks, each = _blocks(rows)
-                moments = build.arena.take((blocks * 3 * channels,)), blocks
+                moments = build.arena.take((blocks * 4 * channels,)), blocks
                 args = (self.raw, moments[0], rows, channels, each)
                 build.add(build.kernels.launch("bn_moments", (blocks, groups), 256, *args, label=self.label))
             unbiased = rows / (rows - 1) if norm.running_variance == "unbiased" else 1.0
-            weight = norm.momentum if norm.momentum_weighs == "batch" else 1.0 - norm.momentum
-            args = (*moments, channels, norm.epsilon, weight, unbiased, *running, self.statistics)
+            weight = float(norm.momentum if norm.momentum_weighs == "batch" else 1.0 - norm.momentum)
+            args = (*moments, channels, float(norm.epsilon), weight, unbiased, *running, self.statistics)
             build.add(build.kernels.launch("bn_statistics", (groups,), 1024, *args, label=self.label))
             build.arena.give(moments[0])
         count = build.count(unit.outputs)
         args = (self.raw, skip, self.statistics, norm.gamma, norm.beta, y, count, channels, unit.slope)
         build.add(build.kernels.elementwise("bn_apply", y.size, *args, each=4, label=self.label))
+        if not build.backward:  # nobody reads these again
+            for buffer in [self.statistics, *([] if unit.main is None else [self.raw])]:
+                build.arena.give(buffer)
 
     def backward(self, build: Builder) -> None:
         """Add the backward pass, from the activation to the convolution."""

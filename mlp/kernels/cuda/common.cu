@@ -16,10 +16,15 @@ typedef long long i64;
 #ifdef __CUDACC__
 #define SHARED_MEMORY(name) extern __shared__ __align__(16) float name[]
 
-// x rounded to TF32, to the nearest, ties away from zero.
+// x rounded to TF32, to the nearest, ties away from zero. TF32 is there since compute capability 8.0; on older cards the
+// host does not launch what needs it.
 DEVICE unsigned to_tf32(float x) {
-    unsigned rounded;
+    unsigned rounded = 0;
+#if __CUDA_ARCH__ >= 800
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+#else
+    __trap();
+#endif
     return rounded;
 }
 
@@ -27,9 +32,11 @@ DEVICE unsigned to_tf32(float x) {
 // A[g, t], A[g + 8, t], A[g, t + 4], A[g + 8, t + 4]; B[t, g], B[t + 4, g]. (PTX ISA, mma.m16n8k8 with .tf32)
 DEVICE void mma_16x8x8(float& d0, float& d1, float& d2, float& d3, unsigned a0, unsigned a1, unsigned a2, unsigned a3,
                        unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3)
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#endif
 }
 #endif
 
@@ -61,6 +68,15 @@ template <int V> DEVICE void store(float* to, const float (&from)[V], int count,
         if (i < count) to[i] = from[i];
 }
 
+// Feature maps of n images.
+struct Sizes {
+    int n, height, width, channels;
+    DEVICE i64 index(int image, int y, int x) const { return (((i64)image * height + y) * width + x) * channels; }
+    DEVICE bool inside(int image, int y, int x) const {
+        return image < n && y >= 0 && y < height && x >= 0 && x < width;
+    }
+};
+
 // The mean and the sum of squared differences to it, of `count` values.
 struct Moments {
     double mean, squares, count;
@@ -72,4 +88,22 @@ DEVICE Moments merged(const Moments& a, const Moments& b) {
     if (a.count == 0.0) return b;
     const double count = a.count + b.count, apart = b.mean - a.mean;
     return {a.mean + apart * (b.count / count), a.squares + b.squares + apart * apart * (a.count * (b.count / count)), count};
+}
+
+// A block's moments of channel c in (blocks, 4, C): a value near the mean, the sums of the differences to it and of their
+// squares, the count. So a large mean takes no digits.
+DEVICE void store_moments(float* to, int block, int channels, int c, float near, float differences, float squares,
+                          float count) {
+    float* place = to + (i64)block * 4 * channels + c;
+    place[0] = near;
+    place[channels] = differences;
+    place[2 * channels] = squares;
+    place[3 * channels] = count;
+}
+
+DEVICE Moments stored_moments(const float* from, int block, int channels, int c) {
+    const float* place = from + (i64)block * 4 * channels + c;
+    const double differences = place[channels], count = place[3 * channels];
+    if (count == 0.0) return {0.0, 0.0, 0.0};
+    return {place[0] + differences / count, place[2 * channels] - differences * differences / count, count};
 }

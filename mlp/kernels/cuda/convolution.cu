@@ -26,14 +26,6 @@ struct Tile {
     }
 };
 
-struct Sizes {
-    int n, height, width, channels;
-    DEVICE i64 index(int image, int y, int x) const { return (((i64)image * height + y) * width + x) * channels; }
-    DEVICE bool inside(int image, int y, int x) const {
-        return image < n && y >= 0 && y < height && x >= 0 && x < width;
-    }
-};
-
 // Bring the pixels of a tile, with the border, to shared memory: `depth` channels from `first` on, zeros outside.
 DEVICE void stage_pixels(float* to, const float* from, const Sizes& s, const Tile& tile, int images, int top, int left,
                          int first, int depth, int border, int stride) {
@@ -65,7 +57,7 @@ struct Epilogue {
     const float *bias, *skip, *mask;
     float slope, mask_slope;
     int add;
-    float* moments;  // (blocks, 3, K): mean, squares and count of v + bias over the tile's pixels
+    float* moments;  // (blocks, 4, K): `Moments` of v + bias over the tile's pixels
 };
 
 // Sum over the block's threads, for each of 32 channels, what every quad of threads holds of them.
@@ -95,24 +87,24 @@ template <int PIXELS> DEVICE void tile_moments(const float (&acc)[PIXELS][8], co
     }
     const float count = channel_sum(counts, channel, room);
     const float mean = channel_sum(sums, channel, room) / (count > 0.0f ? count : 1.0f);
+    if (threadIdx.x < WIDTH) room[threadIdx.x] = mean;  // over what this thread alone has read
     __syncthreads();
-    if (threadIdx.x < WIDTH) room[threadIdx.x] = mean;
-    __syncthreads();
-    float means[8];
+    float means[8], differences[8];
 #pragma unroll
     for (int j = 0; j < 8; j++) means[j] = room[channel[j]];
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        sums[j] = 0.0f;
+        sums[j] = differences[j] = 0.0f;
 #pragma unroll
-        for (int i = 0; i < PIXELS; i++) sums[j] += seen[i] ? (acc[i][j] - means[j]) * (acc[i][j] - means[j]) : 0.0f;
+        for (int i = 0; i < PIXELS; i++) {
+            const float apart = seen[i] ? acc[i][j] - means[j] : 0.0f;
+            differences[j] += apart;
+            sums[j] += apart * apart;
+        }
     }
-    const float squares = channel_sum(sums, channel, room);
+    const float difference = channel_sum(differences, channel, room), squares = channel_sum(sums, channel, room);
     if (threadIdx.x < WIDTH && filter + threadIdx.x < filters) {
-        float* place = to + (i64)blockIdx.x * 3 * filters + filter + threadIdx.x;
-        place[0] = mean;
-        place[filters] = squares;
-        place[2 * filters] = count;
+        store_moments(to, blockIdx.x, filters, filter + threadIdx.x, mean, difference, squares, count);
     }
 }
 
@@ -288,164 +280,4 @@ KERNEL pack_kernels(const u64* __restrict__ table, int convolutions, int threads
     const int c = i / places % channels, k = i / places / channels, tap = row[6] ? places - 1 - i % places : i % places;
     forward[(tap * channels + c) * filters + k] = w[i];
     backward[((places - 1 - tap) * filters + k) * channels + c] = w[i];
-}
-
-// ---- dE/dw: for each place of the kernel, (channels, pixels) times (pixels, filters) ----
-
-#define GS 40        // floats from one pixel to the next in shared memory
-#define PART 64      // outputs of a tile
-
-// Partial sums (splits, 9, C, K) of dE/dw, over the tiles that a block takes: every gridDim.x-th. A block sums for 32
-// input channels times 32 output channels; a thread, of 256, for 2 x 2 of these and all 9 places. Grid: (splits,
-// ceil(C / 32), ceil(K / 32)).
-KERNEL __launch_bounds__(256) conv3x3_grad_fp32(
-    const float* __restrict__ x, const float* __restrict__ grads, float* __restrict__ partial, int n, int height, int width,
-    int channels, int out_height, int out_width, int filters, int top, int left, int tw, int th, int tiles) {
-    SHARED_MEMORY(memory);
-    const int images = PART >> (tw + th), first = blockIdx.y * WIDTH, filter = blockIdx.z * WIDTH;
-    const Sizes in = {n, height, width, channels}, out = {n, out_height, out_width, filters};
-    float *upstream = memory, *inputs = memory + PART * GS;
-    const int k = (threadIdx.x & 15) * 2, c = (threadIdx.x >> 4) * 2, line = (1 << tw) + 2;
-    float acc[TAPS][4];
-#pragma unroll
-    for (int tap = 0; tap < TAPS; tap++) acc[tap][0] = acc[tap][1] = acc[tap][2] = acc[tap][3] = 0.0f;
-    for (int index = blockIdx.x; index < tiles; index += gridDim.x) {
-        const Tile tile(index, PART, out_height, out_width, tw, th);
-        __syncthreads();
-        stage_pixels(inputs, x, in, tile, images, top, left, first, WIDTH, 2, GS);
-        stage_pixels(upstream, grads, out, tile, images, 0, 0, filter, WIDTH, 0, GS);
-        __syncthreads();
-        for (int p = 0; p < PART; p++) {
-            const float* from = inputs + tile.place(p) * GS + c;
-            float g[2];
-            load<2>(g, upstream + p * GS + k, 2, true);
-#pragma unroll
-            for (int tap = 0; tap < TAPS; tap++) {
-                float v[2];
-                load<2>(v, from + (tap / 3 * line + tap % 3) * GS, 2, true);
-                acc[tap][0] += v[0] * g[0];
-                acc[tap][1] += v[0] * g[1];
-                acc[tap][2] += v[1] * g[0];
-                acc[tap][3] += v[1] * g[1];
-            }
-        }
-    }
-#pragma unroll
-    for (int tap = 0; tap < TAPS; tap++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const int ci = first + c + (j >> 1), ki = filter + k + (j & 1);
-            if (ci < channels && ki < filters)
-                partial[(((i64)blockIdx.x * TAPS + tap) * channels + ci) * filters + ki] = acc[tap][j];
-        }
-}
-
-// The same on tensor cores, with 288 threads: a warp for each place of the kernel.
-KERNEL __launch_bounds__(288) conv3x3_grad_tf32(
-    const float* __restrict__ x, const float* __restrict__ grads, float* __restrict__ partial, int n, int height, int width,
-    int channels, int out_height, int out_width, int filters, int top, int left, int tw, int th, int tiles) {
-    SHARED_MEMORY(memory);
-    const int images = PART >> (tw + th), first = blockIdx.y * WIDTH, filter = blockIdx.z * WIDTH;
-    const Sizes in = {n, height, width, channels}, out = {n, out_height, out_width, filters};
-    float *upstream = memory, *inputs = memory + PART * GS;
-    const int lane = threadIdx.x & 31, tap = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-    const int shift = (tap / 3 * ((1 << tw) + 2) + tap % 3) * GS;
-    float acc[2][4][4];
-#pragma unroll
-    for (int i = 0; i < 32; i++) acc[i >> 4][i >> 2 & 3][i & 3] = 0.0f;
-    for (int index = blockIdx.x; index < tiles; index += gridDim.x) {
-        const Tile tile(index, PART, out_height, out_width, tw, th);
-        __syncthreads();
-        stage_pixels(inputs, x, in, tile, images, top, left, first, WIDTH, 2, GS);
-        stage_pixels(upstream, grads, out, tile, images, 0, 0, filter, WIDTH, 0, GS);
-        __syncthreads();
-        for (int p = 0; p < PART; p += 8) {
-            const float *near = inputs + shift + tile.place(p + t) * GS, *far = inputs + shift + tile.place(p + t + 4) * GS;
-            unsigned a[2][4], b[4][2];
-#pragma unroll
-            for (int m = 0; m < 2; m++) {
-                a[m][0] = to_tf32(near[m * 16 + g]);
-                a[m][1] = to_tf32(near[m * 16 + g + 8]);
-                a[m][2] = to_tf32(far[m * 16 + g]);
-                a[m][3] = to_tf32(far[m * 16 + g + 8]);
-            }
-#pragma unroll
-            for (int q = 0; q < 4; q++) {
-                b[q][0] = to_tf32(upstream[(p + t) * GS + q * 8 + g]);
-                b[q][1] = to_tf32(upstream[(p + t + 4) * GS + q * 8 + g]);
-            }
-#pragma unroll
-            for (int m = 0; m < 2; m++)
-#pragma unroll
-                for (int q = 0; q < 4; q++)
-                    mma_16x8x8(acc[m][q][0], acc[m][q][1], acc[m][q][2], acc[m][q][3], a[m][0], a[m][1], a[m][2], a[m][3],
-                               b[q][0], b[q][1]);
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 32; i++) {
-        const int m = i >> 4, q = i >> 2 & 3, r = i & 3;
-        const int ci = first + m * 16 + g + (r >> 1) * 8, ki = filter + q * 8 + 2 * t + (r & 1);
-        if (ci < channels && ki < filters)
-            partial[(((i64)blockIdx.x * TAPS + tap) * channels + ci) * filters + ki] = acc[m][q][r];
-    }
-}
-
-// dE/dw (K, C, T) from partial sums (splits, T, C, K). 256 threads: eight share a number, each adds every eighth split, and
-// their sums are added in order. Grid: (ceil(K C T / 32)).
-KERNEL __launch_bounds__(256) sum_kernel_grads(const float* __restrict__ partial, float* __restrict__ grads, int splits,
-                                               int places, int channels, int filters, int turned) {
-    __shared__ float room[8][32];
-    const int lane = threadIdx.x & 31, group = threadIdx.x >> 5, i = blockIdx.x * 32 + lane;
-    const int count = places * channels * filters;
-    float total = 0.0f;
-    if (i < count) {
-#pragma unroll 8
-        for (int s = group; s < splits; s += 8) total += partial[(i64)s * count + i];
-    }
-    room[group][lane] = total;
-    __syncthreads();
-    if (group || i >= count) return;
-    total = 0.0f;
-    for (int g = 0; g < 8; g++) total += room[g][lane];
-    const int k = i % filters, c = i / filters % channels, tap = i / filters / channels;
-    grads[((i64)k * channels + c) * places + (turned ? places - 1 - tap : tap)] = total;
-}
-
-// ---- Columns: all other convolutions are matrix products of them ----
-
-// Columns (N OH OW, KH KW, C) of x (N, H, W, C).
-KERNEL im2col(const float* __restrict__ x, float* __restrict__ columns, int n, int height, int width, int channels,
-              int out_height, int out_width, int kernel_height, int kernel_width, int stride_y, int stride_x, int top,
-              int left, int step_y, int step_x) {
-    const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (i64)n * out_height * out_width * kernel_height * kernel_width * channels) return;
-    const int c = i % channels, v = i / channels % kernel_width, u = i / channels / kernel_width % kernel_height;
-    const i64 pixel = i / channels / kernel_width / kernel_height;
-    const Sizes in = {n, height, width, channels};
-    const int image = pixel / out_width / out_height;
-    const int y = pixel / out_width % out_height * stride_y - top + u * step_y;
-    const int xx = pixel % out_width * stride_x - left + v * step_x;
-    columns[i] = in.inside(image, y, xx) ? x[in.index(image, y, xx) + c] : 0.0f;
-}
-
-// dE/dx from dE/d columns: every pixel gathers from the windows it is in.
-KERNEL col2im(const float* __restrict__ columns, float* __restrict__ x, int n, int height, int width, int channels,
-              int out_height, int out_width, int kernel_height, int kernel_width, int stride_y, int stride_x, int top,
-              int left, int step_y, int step_x) {
-    const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (i64)n * height * width * channels) return;
-    const int c = i % channels, column = i / channels % width, row = i / channels / width % height;
-    const int image = i / channels / width / height;
-    float total = 0.0f;
-    for (int u = 0; u < kernel_height; u++)
-        for (int v = 0; v < kernel_width; v++) {
-            const int y = row + top - u * step_y, xx = column + left - v * step_x;
-            if (y < 0 || xx < 0 || y % stride_y || xx % stride_x) continue;
-            const int oy = y / stride_y, ox = xx / stride_x;
-            if (oy >= out_height || ox >= out_width) continue;
-            const i64 pixel = ((i64)image * out_height + oy) * out_width + ox;
-            total += columns[((pixel * kernel_height + u) * kernel_width + v) * channels + c];
-        }
-    x[i] = total;
 }

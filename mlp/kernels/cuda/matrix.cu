@@ -5,12 +5,12 @@
 
 // C (M, N) = A B (+ bias), in parts: block z of gridDim.z sums over its share of the inner length, and writes to C + z M N.
 // A[m, k] stands at A[m am + k ak], B[k, n] at B[k bk + n bn]: so a side may be transposed. 256 threads, each with 4 x 4 of
-// a tile of 64 x 64. Grid: (ceil(N / 64), ceil(M / 64), parts).
+// a tile of 64 x 64. Grid: (ceil(M / 64), ceil(N / 64), parts).
 KERNEL __launch_bounds__(256) matmul_fp32(const float* __restrict__ a, const float* __restrict__ b,
                                           const float* __restrict__ bias, float* __restrict__ c, int rows, int columns,
                                           int inner, int am, int ak, int bk, int bn) {
     __shared__ __align__(16) float left[STEP][SIDE + 4], right[STEP][SIDE + 4];
-    const int m0 = blockIdx.y * SIDE, n0 = blockIdx.x * SIDE, m = (threadIdx.x >> 4) * 4, n = (threadIdx.x & 15) * 4;
+    const int m0 = blockIdx.x * SIDE, n0 = blockIdx.y * SIDE, m = (threadIdx.x >> 4) * 4, n = (threadIdx.x & 15) * 4;
     const int share = ceil_div(ceil_div(inner, gridDim.z), STEP) * STEP;
     const int first = blockIdx.z * share, last = min(first + share, inner);
     float acc[4][4];

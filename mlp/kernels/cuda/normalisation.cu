@@ -1,41 +1,46 @@
 // Batch normalisation of (rows, C), rows = N H W pixels: a channel's statistics go over all rows.
 //
-// Partial results come from blocks, as (blocks, 3, C) moments or (blocks, 2, C) sums, and one block puts them together in
-// float64, in a fixed order. Blocks have 256 threads; a thread keeps to one channel of 32, eight rows run side by side.
+// Partial results come from blocks, as (blocks, 4, C) moments or (blocks, 2, C) sums, and one block puts them together in
+// float64, in a fixed order. Statistics (3, C) are the mean as two floats whose sum it is, and 1 / sqrt(var + epsilon):
+// x - mean keeps its digits where the mean is large. Blocks have 256 threads; a thread keeps to one channel of 32, eight rows run side by side.
 
 #define CHANNELS 32
 #define LANES 32  // threads that share a channel where partial results are put together
 
 // Moments of x over the rows of a block. Grid: (blocks, ceil(C / 32)).
 KERNEL bn_moments(const float* __restrict__ x, float* __restrict__ moments, int rows, int channels, int rows_per_block) {
-    __shared__ float room[8][CHANNELS];
+    __shared__ float room[2][8][CHANNELS];
     const int lane = threadIdx.x & 31, group = threadIdx.x >> 5, c = blockIdx.y * CHANNELS + lane;
     const i64 first = (i64)blockIdx.x * rows_per_block, last = first + rows_per_block < rows ? first + rows_per_block : rows;
-    float total = 0.0f, mean = 0.0f;
-    for (int pass = 0; pass < 2; pass++) {
-        float sum = 0.0f;
-        if (c < channels)
-            for (i64 row = first + group; row < last; row += 8) {
-                const float v = x[row * channels + c];
-                sum += pass ? (v - mean) * (v - mean) : v;
-            }
-        __syncthreads();
-        room[group][lane] = sum;
-        __syncthreads();
-        total = 0.0f;
-        for (int i = 0; i < 8; i++) total += room[i][lane];
-        if (!pass) mean = total / (last - first);
-    }
-    if (group == 0 && c < channels) {
-        float* place = moments + (i64)blockIdx.x * 3 * channels + c;
-        place[0] = mean;
-        place[channels] = total;
-        place[2 * channels] = last - first;
-    }
+    const float near = c < channels ? x[first * channels + c] : 0.0f;
+    float differences = 0.0f, squares = 0.0f;
+    if (c < channels)
+        for (i64 row = first + group; row < last; row += 8) {
+            const float apart = x[row * channels + c] - near;
+            differences += apart;
+            squares += apart * apart;
+        }
+    room[0][group][lane] = differences;
+    room[1][group][lane] = squares;
+    __syncthreads();
+    if (group || c >= channels) return;
+    differences = squares = 0.0f;
+    for (int i = 0; i < 8; i++) differences += room[0][i][lane], squares += room[1][i][lane];
+    store_moments(moments, blockIdx.x, channels, c, near, differences, squares, last - first);
 }
 
-// Put moments of blocks together: mean and 1 / sqrt(var + epsilon) as (2, C), and the running statistics, which move by
-// `weight`; the variance in them is multiplied by `unbiased`. 1024 threads. Grid: (ceil(C / 32)).
+DEVICE void store_statistics(float* to, int channels, int c, double mean, double var) {
+    to[c] = mean;
+    to[channels + c] = mean - (double)to[c];
+    to[2 * channels + c] = 1.0 / sqrt(var);
+}
+
+// (x - mean) / std by statistics (3, C).
+DEVICE float normalised(float x, const float* statistics, int channels, int c) {
+    return ((x - statistics[c]) - statistics[channels + c]) * statistics[2 * channels + c];
+}
+
+// Put moments of blocks together to statistics (3, C), and to the running statistics, which move by `weight`; the variance in them is multiplied by `unbiased`. 1024 threads. Grid: (ceil(C / 32)).
 KERNEL __launch_bounds__(1024) bn_statistics(const float* __restrict__ moments, int blocks, int channels, float epsilon,
                                              float weight, float unbiased, float* __restrict__ running_mean,
                                              float* __restrict__ running_var, float* __restrict__ statistics) {
@@ -43,10 +48,8 @@ KERNEL __launch_bounds__(1024) bn_statistics(const float* __restrict__ moments, 
     const int lane = threadIdx.x & 31, group = threadIdx.x >> 5, c = blockIdx.x * CHANNELS + lane;
     Moments found = {0.0, 0.0, 0.0};
     if (c < channels)
-        for (int i = group; i < blocks; i += LANES) {
-            const float* place = moments + (i64)i * 3 * channels + c;
-            found = merged(found, {place[0], place[channels], place[2 * channels]});
-        }
+#pragma unroll 4
+        for (int i = group; i < blocks; i += LANES) found = merged(found, stored_moments(moments, i, channels, c));
     room[group][lane] = found;
     for (int half = LANES / 2; half; half >>= 1) {
         __syncthreads();
@@ -55,19 +58,17 @@ KERNEL __launch_bounds__(1024) bn_statistics(const float* __restrict__ moments, 
     if (group || c >= channels) return;
     found = room[0][lane];
     const double var = found.squares / found.count;
-    statistics[c] = found.mean;
-    statistics[channels + c] = 1.0 / sqrt(var + (double)epsilon);
+    store_statistics(statistics, channels, c, found.mean, var + (double)epsilon);
     running_mean[c] = (1.0f - weight) * running_mean[c] + weight * (float)found.mean;
     running_var[c] = (1.0f - weight) * running_var[c] + weight * (float)(var * unbiased);
 }
 
-// Statistics (2, C) of evaluation mode, from the running ones.
+// Statistics (3, C) of evaluation mode, from the running ones.
 KERNEL bn_running(const float* __restrict__ running_mean, const float* __restrict__ running_var, int channels, float epsilon,
                   float* __restrict__ statistics) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
-    statistics[c] = running_mean[c];
-    statistics[channels + c] = 1.0 / sqrt((double)running_var[c] + (double)epsilon);
+    store_statistics(statistics, channels, c, running_mean[c], (double)running_var[c] + (double)epsilon);
 }
 
 // y = act((x - mean) gamma / std + beta + skip).
@@ -84,7 +85,7 @@ KERNEL bn_apply(const float* __restrict__ x, const float* __restrict__ skip, con
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const int c = ok ? first + j : (first + j) % channels;
-            v[j] = (v[j] - statistics[c]) * (gamma[c] * statistics[channels + c]) + beta[c];
+            v[j] = normalised(v[j], statistics, channels, c) * gamma[c] + beta[c];
             v[j] = leaky(skip ? v[j] + other[j] : v[j], slope);
         }
         store<4>(y + i, v, left, ok);
@@ -102,15 +103,13 @@ KERNEL bn_sums(const float* __restrict__ grads, const float* __restrict__ y, con
     const int lane = threadIdx.x & 31, group = threadIdx.x >> 5, c = blockIdx.y * CHANNELS + lane;
     const i64 first = (i64)blockIdx.x * rows_per_block, last = first + rows_per_block < rows ? first + rows_per_block : rows;
     float total = 0.0f, products = 0.0f;
-    if (c < channels) {
-        const float mean = statistics[c], scale = statistics[channels + c];
+    if (c < channels)
         for (i64 row = first + group; row < last; row += 8) {
             const i64 i = row * channels + c;
             const float g = masked(grads[i], y, i, slope);
             total += g;
-            products += g * ((x[i] - mean) * scale);
+            products += g * normalised(x[i], statistics, channels, c);
         }
-    }
     room[0][group][lane] = total;
     room[1][group][lane] = products;
     __syncthreads();
@@ -157,7 +156,7 @@ KERNEL bn_backward(const float* grads, const float* __restrict__ y, const float*
         for (int j = 0; j < 4; j++) {
             const int c = ok ? first + j : (first + j) % channels;
             if (y) g[j] *= sign[j] > 0.0f ? 1.0f : slope;
-            const float scale = statistics[channels + c], xhat = (v[j] - statistics[c]) * scale;
+            const float scale = statistics[2 * channels + c], xhat = normalised(v[j], statistics, channels, c);
             v[j] = gamma[c] * scale * (g[j] - grad_beta[c] * per_row - xhat * (grad_gamma[c] * per_row));
         }
         store<4>(out + i, v, left, ok);

@@ -155,7 +155,7 @@ def penalised():
 
 
 UNFIT = {
-    "a layer": (lambda: [*network().layers[:-2], SigmoidLayer(), *network().layers[-2:]], {}, "knows SigmoidLayer"),
+    "a layer": (lambda: [*network().layers[:-2], SigmoidLayer(), *network().layers[-2:]], {}, "through SigmoidLayer"),
     "penalties": (penalised, {}, "knows penalties"),
     "the error": (lambda: network().layers, {"error": SumOfSquaredDiffsError()}, "knows MeanSquaredErrorCost"),
     "the rule": (
@@ -207,8 +207,73 @@ def test_a_session_notices_that_its_model_changed(gpu):
     running = [side.model.layers[1].running_mean for side in (ours, theirs)]
     np.testing.assert_allclose(to_cpu(running[0]), running[1], rtol=0, atol=1e-5 * np.abs(running[1]).max())
     ours.model.layers[0].kernels = ours.model.layers[0].kernels.copy()
-    with pytest.raises(ValueError, match="parameters have been replaced: ask the engine for a new session"):
+    with pytest.raises(ValueError, match="other arrays than when the session was made: ask"):
         session.run(0, 3, 4)
+
+
+@pytest.mark.parametrize("what", ["augment", "padding", "seed", "batch_size", "images"])
+def test_a_session_notices_that_its_provider_changed(gpu, what):
+    session, batches = Side(network().to_gpu()).session(), provider()
+    session.run(0, 0, 2)
+    new = {"augment": False, "padding": 1, "seed": 8, "batch_size": 7, "images": batches.images.take(slice(3, 20))}[
+        what
+    ]
+    setattr(session.provider, what, new)
+    setattr(batches, what, new)
+    for changed in (session.provider, batches):
+        changed._order = (None, np.arange(0))
+    session.run(1, 1, 2)
+    inputs, labels = batches.batch(1, 1)
+    np.testing.assert_array_equal(to_cpu(session.last.inputs).transpose(0, 3, 1, 2), inputs)
+    np.testing.assert_array_equal(to_cpu(session.last.labels), labels)
+
+
+def test_a_rule_that_starts_anew_is_followed(gpu):
+    ours, theirs = Side(network().to_gpu()), Side(network())
+    session = ours.session()
+    for epoch in range(2):
+        for side in (ours, theirs):
+            side.rule.initialise(side.model.params)
+        session.run(epoch, 0, 3)
+        for index in range(3):
+            train_step(theirs.engine, theirs.rule, *provider().batch(epoch, index))
+    for one, other in zip(ours.rule.moms_1, theirs.rule.moms_1, strict=True):
+        np.testing.assert_allclose(to_cpu(one), other, rtol=0, atol=1e-4 * np.abs(other).max())
+    ours.rule.initialise(network().to_gpu().params)
+    with pytest.raises(ValueError, match="those of the learning rule, are other arrays"):
+        session.run(0, 0, 1)
+
+
+def test_a_last_batch_that_no_plan_takes_is_seen_at_once(gpu, caplog):
+    """Batch normalisation of one example of one pixel has no variance."""
+    model = vgg(0, batch_norm=True, num_filters=4, num_classes=7, rng=np.random.RandomState(1)).to_gpu()
+    rng = np.random.default_rng(0)
+    data = ImageSet(rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8), rng.integers(0, 7, 9))
+    side = Side(model)
+    with caplog.at_level(logging.INFO, logger=module.__name__):
+        assert side.engine.gpu_session(ImageDataProvider(data, 4, (0.5,) * 3, (0.2,) * 3), side.rule) is None
+    assert "no plan on a GPU takes batches of 1 through BatchNormalizationLayer" in caplog.text
+
+
+def test_other_channels_name_the_layer(gpu, caplog):
+    side = Side(vgg(0, num_filters=4, num_channels=1, num_classes=7, rng=np.random.RandomState(1)).to_gpu())
+    with caplog.at_level(logging.INFO, logger=module.__name__):
+        assert side.session() is None
+    assert "through Convolution2DLayer(1, 4" in caplog.text
+
+
+def test_parameters_that_are_not_in_one_array_are_named(gpu, caplog):
+    side = Side(network().to_gpu().astype(np.float32))
+    with caplog.at_level(logging.INFO, logger=module.__name__):
+        assert side.session() is None
+    assert "make the model by to_gpu() last" in caplog.text
+
+
+def test_an_error_inside_is_not_taken_for_an_unfit_model(gpu, monkeypatch):
+    side = Side(network().to_gpu())
+    monkeypatch.setattr("mlp.engine.gpu.plan.step_for", lambda *_: {}["a mistake"])
+    with pytest.raises(KeyError, match="a mistake"):
+        side.session()
 
 
 def test_labels_outside_the_classes_are_refused(gpu):
