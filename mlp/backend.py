@@ -52,8 +52,11 @@ def to_gpu(x: Array) -> Array:
         return x
     try:
         return import_module("cupy").asarray(x)
-    except ImportError as error:
-        raise DeviceError(f"the GPU cannot be used: {usable_gpu().reason}") from error
+    except (ImportError, AttributeError, RuntimeError) as error:  # no CuPy, a broken one, no driver, no device
+        status = usable_gpu()
+        if status.usable:
+            raise
+        raise DeviceError(f"the GPU cannot be used: {status.reason}") from error
 
 
 def to_device(x: Array, device: str) -> Array:

@@ -164,7 +164,7 @@ class CrossEntropySoftmaxError:
 
     def value_and_grad(self, outputs: Array, targets: Array) -> tuple[Any, Array]:
         """Return E and dE/dy, for which softmax is computed once."""
-        if self._plain() and outputs.ndim == 2 and targets.ndim == 1:
+        if self._plain() and getattr(outputs, "ndim", 0) == 2 and getattr(targets, "ndim", 0) == 1:
             _check_classes("CrossEntropySoftmaxError", outputs, targets)
             losses, grads = label_losses_and_minus(outputs, targets)
             count = len(outputs) if self.reduction == "mean" else 1

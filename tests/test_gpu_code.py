@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from mlp.backend import array_module, device_of, to_cpu, to_device, usable_gpu
+from mlp.backend import DeviceError, array_module, device_of, to_cpu, to_device, usable_gpu
 from mlp.checkpoints import load_checkpoint, save_checkpoint
 from mlp.checks import DeviceMixError
 from mlp.data_providers import crop_and_flip
@@ -145,3 +145,30 @@ def test_the_stand_in_refuses_what_cupy_refuses(monkeypatch):
     with pytest.raises(AttributeError, match="ctypes"):
         _ = x.ctypes
     assert x.sum().shape == ()
+
+
+def test_a_driver_that_fails_is_a_device_error_with_the_reason(monkeypatch):
+    class NoDriver(StrictCupy):
+        def asarray(self, *_):
+            raise RuntimeError("cudaErrorInsufficientDriver: the driver is older than CUDA")
+
+        def arange(self, *_, **__):
+            raise RuntimeError("cudaErrorInsufficientDriver: the driver is older than CUDA")
+
+    monkeypatch.setitem(sys.modules, "cupy", NoDriver())
+    with pytest.raises(DeviceError, match=r"the GPU cannot be used: .*InsufficientDriver.* Update it"):
+        vgg(0, num_filters=2).to_gpu()
+
+
+def test_gradients_on_another_device_are_refused_before_anything_changes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", StrictCupy())
+    model = vgg(0, num_filters=2, num_classes=5)
+    rule = KingmaAdamLearningRule()
+    rule.initialise(model.to_gpu().params)
+    engine = Engine(model, CrossEntropySoftmaxError())
+    grads = engine.forward_backward(np.ones((2, 3, 16, 16), np.float32), np.array([0, 1])).grads
+    with pytest.raises(
+        DeviceMixError, match="update_params: gradient 0 lies on the cpu, the parameters lie on the gpu"
+    ):
+        rule.update_params(grads)
+    assert rule.step_count == 0

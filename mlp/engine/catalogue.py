@@ -78,7 +78,7 @@ def step_for(layer: Layer, shape: Sizes, batch: int, label: str) -> Step:
 
 def _step_type(layer: Layer, shape: Sizes, batch: int) -> type[Step] | None:
     is_map = len(shape) == 3
-    if not is_known(layer):
+    if not is_known(layer) or not _arrays_have_their_shapes(layer):
         return None
     match layer:
         case _ if type(layer) in (Convolution2DLayer, ConvolutionalLayer):
@@ -97,6 +97,21 @@ def _step_type(layer: Layer, shape: Sizes, batch: int) -> type[Step] | None:
         case LeakyReluLayer() if type(layer) is LeakyReluLayer and 0.0 <= layer.alpha <= 1.0:
             return ReluStep
     return LayerStep if _runs_in_shards(layer) and _axis_of(layer, shape) != 0 else None
+
+
+def _arrays_have_their_shapes(layer: Any) -> bool:
+    """Return whether parameters and state have the layer's shapes; others are for the layer to take or refuse."""
+    kind, expected = type(layer), dict[str, Sizes]()
+    if kind is BatchNormalizationLayer:
+        expected = dict.fromkeys(kind.param_names + kind.state_names, (layer.input_dim,))
+    elif kind is AffineLayer:
+        expected = {"weights": (layer.output_dim, layer.input_dim), "biases": (layer.output_dim,)}
+    elif kind in (Convolution2DLayer, ConvolutionalLayer):
+        filters, geometry = layer.num_output_channels, layer.geometry
+        expected = {"kernels": (filters, layer.num_input_channels // geometry.groups, *geometry.kernel)}
+        if layer.biases is not None:
+            expected["biases"] = (filters,)
+    return all(getattr(getattr(layer, name), "shape", None) == shape for name, shape in expected.items())
 
 
 def _convolution_fits(layer: Any, shape: Sizes) -> bool:

@@ -52,6 +52,10 @@ class Engine:
         self.model, self.error = model, error
         self.kind = check_choice("Engine: kind", kind, ENGINES)
         self.precision = check_choice("Engine: precision", precision, PRECISIONS)
+        if kind == "layers" and precision != "fp32":
+            raise ValueError(
+                f"Engine: precision is {precision!r}, and kind 'layers' computes in the arrays' own: use 'plan'"
+            )
         self._plans: dict[Any, tuple[int, AnyPlan | None]] = {}
         self._known: list[Any] = []
         self._params: list[Array] = []
@@ -105,11 +109,16 @@ class Engine:
         """Return whether plans run this: not a model with passes of its own."""
         model = type(self.model)
         own = model.fprop is not Model.fprop or model.grads_wrt_params is not Model.grads_wrt_params
+        own = own or bool({"fprop", "grads_wrt_params"} & vars(self.model).keys())
         return self.kind == "plan" and not own
 
     def plans(self) -> list["AnyPlan"]:
         """Return the plans that are there, in use last the last."""
         return [plan for _, plan in self._plans.values() if plan is not None]
+
+    def plans_in_use(self) -> list["AnyPlan"]:
+        """Return the plans of the last pass."""
+        return [plan for key, (_, plan) in self._plans.items() if plan is not None and key in self._in_use]
 
     def _by_layers(self, inputs: Array, targets: Array) -> Step:
         activations = self.model.fprop(inputs)
@@ -169,7 +178,8 @@ class Engine:
                 break
             stop, shape = stop + 1, after
         dtype = np.result_type(inputs.dtype, *(param.dtype for param in chain_params(layers[start:stop])))
-        known = arrays_fit(layers[start:stop], inputs) if on_gpu else dtype in (np.float32, np.float64)
+        here = not any(map(is_gpu_array, chain_params(layers[start:stop]))) and dtype in (np.float32, np.float64)
+        known = arrays_fit(layers[start:stop], inputs) if on_gpu else here
         if stop == start or inputs.dtype.kind != "f" or not known:
             return start + 1, None
         goes_on = purpose.with_error and stop == len(layers) and is_mean_over_examples(self.error)
@@ -191,7 +201,11 @@ class Engine:
             return None
         purpose = Purpose(stochastic=rule is not None, backward=rule is not None, with_error=True)
 
+        model, error = self.model, self.error
+
         def planned(like: Array) -> tuple[int, AnyPlan | None]:
+            if self.model is not model or self.error is not error:
+                raise ValueError("GpuSession: the engine has another model or error now: ask it for a new session")
             self._look()
             return self._planned(0, like, purpose)
 

@@ -58,7 +58,7 @@ def profile(engine: Engine, inputs: Array, targets: Array, repeats: int = 5) -> 
     check_positive_int("profile: repeats", repeats)
     for _ in range(_WARM_UP):
         engine.forward_backward(inputs, targets)
-    plans = engine.plans()
+    plans = engine.plans_in_use()
     if not plans:
         raise ValueError("profile: no part of the model runs by a plan")
     executors = [plan.executor for plan in plans if isinstance(plan, Plan)]

@@ -29,8 +29,13 @@ class Setup(NamedTuple):
 
     @classmethod
     def of(cls, device: str, engine: str, precision: str) -> "Setup":
-        """Return the set-up for a request; raise DeviceError where it cannot be had."""
+        """Return the set-up for a request; raise DeviceError or SettingError where it cannot be had."""
+        num_threads(), conv_method()  # raise before anything is written
         found = select_device(device)
+        if precision != "fp32" and engine == "layers":
+            raise DeviceError(
+                f"--precision {precision} is for plans, and --engine layers computes in fp32: leave one out"
+            )
         if precision != "fp32" and found != "gpu":
             why = "--device cpu" if device == "cpu" else usable_gpu().reason
             raise DeviceError(f"--precision {precision} is for a GPU, and this is on the CPU ({why}): leave it out")

@@ -239,13 +239,15 @@ def layers_to_device(layers: Sequence[Layer], device: str) -> list[Layer]:
 
 
 def _converted(layers: Sequence[Layer], convert: Callable[[Array], Array]) -> list[Layer]:
-    clones = copy.deepcopy(list(layers))
+    clones, converted = copy.deepcopy(list(layers)), dict[int, tuple[Array, Array]]()
     for leaf in (leaf for clone in clones for leaf in walk(clone)):
         for name in leaf.array_names():
             array = getattr(leaf, name)
             if not hasattr(array, "astype"):
                 raise TypeError(f"{leaf!r}.{name} is a {type(array).__name__}, expected an array: use np.array(...)")
-            setattr(leaf, name, convert(array))
+            if id(array) not in converted:  # layers may share one array: what is tied stays tied
+                converted[id(array)] = array, convert(array)
+            setattr(leaf, name, converted[id(array)][1])
     return clones
 
 

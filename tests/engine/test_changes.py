@@ -273,3 +273,59 @@ def test_dropout_goes_on_with_its_random_numbers(small_shards):
 
 def new_affine_of(size):
     return moved(AffineLayer(size, size), seed=1)
+
+
+ODD = {
+    "biases of one number": lambda layers: setattr(layers[-1], "biases", np.array([0.3])),
+    "gamma of one number": lambda layers: setattr(layers[1], "gamma", np.array([1.7])),
+    "running mean of one number": lambda layers: setattr(layers[1], "running_mean", np.array([0.2])),
+    "kernels of another size": lambda layers: setattr(layers[0], "kernels", random(4, 3, 5, 5)),
+    "one filter less": lambda layers: setattr(layers[0], "kernels", random(3, 3, 3, 3)),
+    "weights for fewer inputs": lambda layers: setattr(layers[-1], "weights", random(5, 3)),
+}
+
+
+def result(engine, x, t):
+    """Return what a step computes, or the kind of the error that it raises."""
+    try:
+        step = engine.forward_backward(x, t)
+    except Exception as error:
+        return type(error)
+    return step.outputs, *step.grads
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_arrays_of_other_shapes_are_taken_or_refused_as_the_layers_do(what):
+    layers = [moved(Convolution2DLayer(3, 4, 3, padding=1)), moved(BatchNormalizationLayer(4))]
+    ours, theirs = twins([*layers, GlobalAveragePooling2DLayer(), moved(AffineLayer(4, 5))])
+    x, t = random(6, 3, 5, 4), random(6, 5)
+    ours.forward_backward(x, t)
+    for engine in (ours, theirs):
+        ODD[what](engine.model.layers)
+    mine, wanted = result(ours, x, t), result(theirs, x, t)
+    if isinstance(wanted, type):
+        assert mine is wanted
+    else:
+        for one, other in zip(mine, wanted, strict=True):
+            assert_close(one, other, floor=1.0)
+
+
+@pytest.mark.parametrize("name", ["fprop", "grads_wrt_params"])
+def test_a_models_own_passes_are_the_ones_that_run(name):
+    ours, _ = twins([moved(AffineLayer(4, 5))])
+    called, own = [], getattr(ours.model, name)
+    setattr(ours.model, name, lambda *args, **options: (called.append(name), own(*args, **options))[1])
+    ours.forward_backward(random(3, 4), random(3, 5))
+    assert called == [name]
+
+
+def test_targets_that_are_no_array_are_refused_with_a_sentence():
+    ours, _ = twins([moved(AffineLayer(4, 5))], CrossEntropySoftmaxError())
+    with pytest.raises(TypeError, match="targets is a list, expected a NumPy or CuPy array"):
+        ours.forward_backward(random(3, 4), [0, 1, 2])
+
+
+def test_precision_is_for_plans():
+    ours, _ = twins([moved(AffineLayer(4, 5))])
+    with pytest.raises(ValueError, match="precision is 'tf32'"):
+        type(ours)(ours.model, kind="layers", precision="tf32")

@@ -720,3 +720,16 @@ def test_profile_prints_where_the_time_of_a_step_goes(call, capsys):
 
 def test_profile_knows_the_experiments(call, capsys):
     assert "'vgg08'" in refused(call, capsys, "profile", "vgg99")
+
+
+def test_a_wrong_setting_leaves_no_folder(call, capsys, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLP_CONV", "fast")
+    assert "MLP_CONV is 'fast'" in refused(call, capsys, "vgg08", *OPTIONS, "--runs-dir", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_tf32_needs_plans_and_a_gpu(call, capsys):
+    err = refused(call, capsys, "vgg08", "--device", "cpu", "--precision", "tf32")
+    assert "--precision tf32 is for a GPU, and this is on the CPU (--device cpu): leave it out" in err
+    err = refused(call, capsys, "vgg08", "--device", "cpu", "--precision", "tf32", "--engine", "layers")
+    assert "--precision tf32 is for --engine plan" in err

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp.backend import Array, array_module, check_tf32
+from mlp.backend import Array, array_module, check_tf32, is_gpu_array
 from mlp.checks import check_shape
 from mlp.engine.gpu.builder import Builder, Gradient
 from mlp.engine.gpu.graph import CapturedLaunches
@@ -17,7 +17,7 @@ from mlp.engine.passes import Purpose
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.kernels import Pieces
 from mlp.kernels.gpu import Launch
-from mlp.layers import Layer
+from mlp.layers import BatchNormalizationLayer, Layer
 from mlp.layers.base import walk
 
 PRECISIONS = ("fp32", "tf32")
@@ -91,8 +91,9 @@ class GpuPlan:
 
     def takes(self, targets: Any) -> bool:
         """Return whether `train` can run with these targets. Where not, the error itself says why, of a whole batch."""
-        whole = getattr(getattr(targets, "dtype", None), "kind", "") in "iu" and targets.shape == (self.n,)
-        if self.error is None or not whole or array_module(targets) is not self._xp:
+        if self.error is None or not is_gpu_array(targets) or targets.dtype.kind not in "iu":
+            return False
+        if targets.shape != (self.n,):
             return False
         return int(targets.min()) >= 0 and int(targets.max()) < self._network.outputs.channels
 
@@ -137,7 +138,7 @@ class GpuPlan:
 
     def has_penalties(self) -> bool:
         """Return whether any parameter has a penalty, whose gradient no launch adds."""
-        return any(layer.has_penalties() for layer in self._owners())
+        return any(layer.has_penalties() for layer in self._owners() if not isinstance(layer, BatchNormalizationLayer))
 
     def _owners(self) -> list[Any]:
         """Return the layers with parameters, in order."""
@@ -146,7 +147,9 @@ class GpuPlan:
     def _with_penalties(self, grads: list[Array]) -> Any:
         total: list[Array] = []
         for layer in self._owners():
-            total += layer.with_penalties(grads[len(total) : len(total) + len(layer.params)])
+            found = grads[len(total) : len(total) + len(layer.params)]
+            own = isinstance(layer, BatchNormalizationLayer)  # whose gradients have no penalties in the layer either
+            total += found if own else layer.with_penalties(found)
         return total
 
     def _grads(self) -> Any:
@@ -203,7 +206,8 @@ def arrays_fit(layers: Sequence[Layer], inputs: Array) -> bool:
     """Return whether all is in float32, and parameters and states lie in memory as the kernels read them."""
     leaves = [leaf for layer in layers for leaf in walk(layer)]
     arrays = [getattr(leaf, name) for leaf in leaves for name in leaf.array_names()]
-    return all(array.dtype == np.float32 for array in (inputs, *arrays)) and all(a.flags.c_contiguous for a in arrays)
+    readable = [is_gpu_array(array) and array.flags.c_contiguous for array in arrays]
+    return all(readable) and all(array.dtype == np.float32 for array in (inputs, *arrays))
 
 
 def error_fits(error: Any, outputs: tuple[int, ...]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlp.backend import Array, array_module, to_device
-from mlp.checks import ShapeError
+from mlp.checks import ShapeError, check_positive_int
 from mlp.data_providers import ImageDataProvider
 from mlp.engine.gpu.graph import CapturedLaunches
 from mlp.engine.gpu.plan import GpuPlan
@@ -71,6 +71,7 @@ class GpuSession:
         self._steps: dict[int, tuple[GpuPlan, CapturedLaunches]] = {}
         self._known: list[Any] = []
         self.last: GpuPlan | None = None
+        self._found: tuple[Array, Array, Pieces] | None = None
         self._look(0, 0)
 
     def run(self, epoch: int, start: int, stop: int, sums: Sums = (0.0, 0, 0)) -> Sums:
@@ -78,6 +79,10 @@ class GpuSession:
 
         Raises IndexError where the epoch has not these steps, ValueError where the parameters have been replaced.
         """
+        epoch, start, stop = (
+            check_positive_int(f"GpuSession.run: {name}", value, 0)
+            for name, value in (("epoch", epoch), ("start", start), ("stop", stop))
+        )
         with self._alone():
             self._look(start, stop)
             self._order[...] = self._moved(self.provider.order(epoch).astype(np.int64))
@@ -86,6 +91,8 @@ class GpuSession:
             if self.rule is not None:
                 self.rule.step_count += stop - start
             control = np.frombuffer(self._control.get().tobytes(), CONTROL)[0]
+            if self.last is not None and stop > start:  # others may use the plan after this
+                self._found = self._loss.copy(), self.last.rows.copy(), self.last.copied_grads()
         return float(control["loss_sum"]), int(control["correct"]), int(control["images"])
 
     def _look(self, start: int, stop: int) -> None:
@@ -124,9 +131,10 @@ class GpuSession:
 
     def last_step(self) -> Step:
         """Return the last step's mean loss, outputs and gradients. Raises LookupError before there was one."""
-        if self.last is None:
+        if self._found is None:
             raise LookupError("GpuSession.last_step: there was no step yet: call run first")
-        return Step(float(self._loss[0]), self.last.rows.copy(), self.last.copied_grads())
+        loss, outputs, grads = self._found
+        return Step(float(loss[0]), outputs, grads)
 
     def launches(self, batch: int) -> list[Launch]:
         """Return the launches of a step with a batch of this size."""
@@ -142,7 +150,7 @@ class GpuSession:
         control["loss_sum"], control["correct"], control["images"] = sums
         if isinstance(self.rule, AdamLearningRule):
             for name in ("learning_rate", "beta_1", "beta_2", "epsilon", "bias_correction"):
-                control[name] = getattr(self.rule, name)
+                control[name] = float(getattr(self.rule, name))
             control["steps"] = self.rule.step_count
             control["epsilon_corrected"] = type(self.rule) is KingmaAdamLearningRule
         self._control[...] = self._moved(np.frombuffer(control.tobytes(), np.uint8))
@@ -161,7 +169,8 @@ class GpuSession:
         padding = provider.padding if provider.augment else -1
         words = np.uint64(provider.seed % 2**64), np.uint64(zlib.crc32(b"augmentation"))
         arrays = (self._pixels, self._labels, self._order, self._control, plan.inputs, plan.labels)
-        sizes = (batch, provider.batch_size, height, width, channels, padding)
+        whole = min(provider.batch_size, len(provider.images.labels))
+        sizes = (batch, whole, height, width, channels, padding)
         args = (*arrays, *sizes, *words, self._scale, self._shift)
         return self._kernels.over("gather_batch", batch * height * width, *args)
 

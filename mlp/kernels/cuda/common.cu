@@ -42,7 +42,8 @@ DEVICE void mma_16x8x8(float& d0, float& d1, float& d2, float& d3, unsigned a0, 
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-DEVICE float leaky(float x, float slope) { return x > 0.0f ? x : x * slope; }
+// An activation with the slope for x <= 0; 0 for -infinity where the slope is 0, and NaN stays NaN.
+DEVICE float leaky(float x, float slope) { return x > 0.0f || x != x ? x : slope != 0.0f ? x * slope : 0.0f; }
 
 // Up to V floats at a time, V = 1, 2 or 4; `ok` says that the address may be taken as one vector.
 template <int V> DEVICE void load(float (&to)[V], const float* from, int count, bool ok) {

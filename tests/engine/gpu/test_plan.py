@@ -368,3 +368,47 @@ def test_the_whole_of_vgg38_is_one_plan(gpu):
     assert kernels.count("conv3x3_grad_fp32") == 37
     assert kernels.count("bn_moments") == 0  # statistics come out of the convolutions
     assert kernels.count("activate") == kernels.count("activate_grad") == 0  # and all else is fused
+
+
+@pytest.mark.parametrize("name", ["biases", "gamma", "beta", "running_mean", "kernels", "weights"])
+def test_arrays_of_other_shapes_are_no_matter_for_kernels(gpu, name):
+    ours, _ = engines([conv(3, 4), norm(4), ReluLayer(), *head(4)])
+    x, labels = on_gpu(np.random.default_rng(0).standard_normal((3, 3, 6, 8))), on_gpu(np.array([0, 1, 2]))
+    layer = next(layer for layer in ours.model.layers if hasattr(layer, name))
+    setattr(layer, name, getattr(layer, name)[:1].copy())
+    by_layers = Engine(ours.model, ours.error, "layers")
+    try:
+        wanted = to_cpu(by_layers.forward_backward(x, labels).outputs)
+    except Exception as error:
+        with pytest.raises(type(error)):
+            ours.forward_backward(x, labels)
+    else:
+        np.testing.assert_allclose(to_cpu(ours.forward_backward(x, labels).outputs), wanted, rtol=0, atol=1e-5)
+    assert layer not in [leaf for plan in ours.plans() for leaf in plan.layers]
+
+
+def test_penalties_are_added_where_the_layers_add_them(gpu):
+    layer = norm(4)
+    layer.gamma_penalty = L2Penalty(3.0)
+    assert_same_on_gpu([conv(3, 4), layer, ReluLayer(), *head(4)], (3, 3, 6, 8))
+
+
+def test_an_activation_of_infinity(gpu):
+    engine = Engine(MultipleLayerModel([ReluLayer()]).to_gpu())
+    x = np.array([[-np.inf, np.inf, np.nan, -1.0]], np.float32)
+    np.testing.assert_array_equal(to_cpu(engine.predict(on_gpu(x))), [[0.0, np.inf, np.nan, 0.0]])
+
+
+def test_targets_in_a_list_are_refused_with_a_sentence(gpu):
+    ours, _ = engines(ROWS["relu"]())
+    with pytest.raises(TypeError, match="targets is a list, expected a NumPy or CuPy array"):
+        ours.forward_backward(on_gpu(np.zeros((3, 3, 6, 8))), [0, 1, 2])
+
+
+def test_tied_parameters_stay_tied(gpu):
+    layers = [moved(AffineLayer(4, 4)), ReluLayer(), moved(AffineLayer(4, 4))]
+    layers[2].weights = layers[0].weights
+    model = MultipleLayerModel(layers).astype(np.float32).to_gpu()
+    assert model.layers[2].weights is model.layers[0].weights
+    assert model.flat_params() is None
+    assert_same_on_gpu(layers, (5, 4))

@@ -276,6 +276,46 @@ def test_an_error_inside_is_not_taken_for_an_unfit_model(gpu, monkeypatch):
         side.session()
 
 
+def test_another_model_or_error_is_not_taken_for_the_sessions(gpu):
+    for name, other in (("model", network().to_gpu()), ("error", SumOfSquaredDiffsError())):
+        side = Side(network().to_gpu())
+        session = side.session()
+        setattr(side.engine, name, other)
+        with pytest.raises(ValueError, match="the engine has another model or error now: ask it for a new session"):
+            session.run(0, 0, 1)
+
+
+def test_the_last_step_is_that_of_the_session(gpu):
+    side = Side(network().to_gpu())
+    session = side.session()
+    session.run(0, 0, 1)
+    kept = [to_cpu(grad).copy() for grad in session.last_step().grads]
+    inputs, labels = provider().batch(3, 1)
+    side.engine.forward_backward(to_device(inputs, "gpu"), to_device(labels, "gpu"))
+    for grad, before in zip(session.last_step().grads, kept, strict=True):
+        np.testing.assert_array_equal(to_cpu(grad), before)
+
+
+@pytest.mark.parametrize("steps", [("a", 0, 1), (0, 1.5, 2), (-1, 0, 1), (0, 0, None)])
+def test_steps_that_are_no_numbers_are_refused(gpu, steps):
+    with pytest.raises((TypeError, ValueError), match=r"run: (epoch|start|stop) is .*, expected a whole number"):
+        Side(network().to_gpu()).session().run(*steps)
+
+
+def test_a_learning_rate_of_nothing_is_refused(gpu):
+    side = Side(network().to_gpu())
+    side.rule.learning_rate = None
+    with pytest.raises(TypeError, match="NoneType"):
+        side.session().run(0, 0, 1)
+
+
+def test_a_batch_larger_than_the_data(gpu):
+    side, batches = Side(network().to_gpu()), provider()
+    batches.batch_size = 3_000_000_000
+    sums = side.engine.gpu_session(batches, side.rule).run(0, 0, 1)
+    assert sums[2] == 22
+
+
 def test_labels_outside_the_classes_are_refused(gpu):
     side = Side(vgg(0, num_filters=8, num_classes=5, rng=np.random.RandomState(1)).to_gpu())
     with pytest.raises(ShapeError, match=r"Engine.gpu_session: labels are 0\.\.6, expected 0\.\.4, one per output"):
