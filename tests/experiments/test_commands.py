@@ -732,4 +732,4 @@ def test_tf32_needs_plans_and_a_gpu(call, capsys):
     err = refused(call, capsys, "vgg08", "--device", "cpu", "--precision", "tf32")
     assert "--precision tf32 is for a GPU, and this is on the CPU (--device cpu): leave it out" in err
     err = refused(call, capsys, "vgg08", "--device", "cpu", "--precision", "tf32", "--engine", "layers")
-    assert "--precision tf32 is for --engine plan" in err
+    assert "--precision tf32 is for plans, and --engine layers" in err
