@@ -167,8 +167,6 @@ def test_gradients_on_another_device_are_refused_before_anything_changes(monkeyp
     rule.initialise(model.to_gpu().params)
     engine = Engine(model, CrossEntropySoftmaxError())
     grads = engine.forward_backward(np.ones((2, 3, 16, 16), np.float32), np.array([0, 1])).grads
-    with pytest.raises(
-        DeviceMixError, match="gradient 0 lies on the cpu, the parameters lie on the gpu"
-    ):
+    with pytest.raises(DeviceMixError, match="gradient 0 lies on the cpu, the parameters lie on the gpu"):
         rule.update_params(grads)
     assert rule.step_count == 0

@@ -70,7 +70,9 @@ def test_networks_of_the_report_in_tf32(gpu, name):
 def test_a_card_without_tf32_says_so(gpu, monkeypatch):
     monkeypatch.setattr("mlp.backend._TF32_SINCE", 1000)
     ours, _ = engines([conv(3, 4), *head(4)], precision="tf32")
-    with pytest.raises(DeviceError, match=r"'tf32', and this GPU has compute capability \d+, expected 1000 .* use 'fp32'"):
+    with pytest.raises(
+        DeviceError, match=r"'tf32', and this GPU has compute capability \d+, expected 1000 .* use 'fp32'"
+    ):
         ours.predict(on_gpu(np.zeros((1, 3, 4, 4))))
 
 
