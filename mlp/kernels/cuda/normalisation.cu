@@ -29,10 +29,11 @@ KERNEL bn_moments(const float* __restrict__ x, float* __restrict__ moments, int 
     store_moments(moments, blockIdx.x, channels, c, near, differences, squares, last - first);
 }
 
+// Squares of differences from 1.8e19 on overflow: such a channel becomes NaN (inf - inf), not 0 without a word.
 DEVICE void store_statistics(float* to, int channels, int c, double mean, double var) {
     to[c] = mean;
     to[channels + c] = mean - (double)to[c];
-    to[2 * channels + c] = 1.0 / sqrt(var);
+    to[2 * channels + c] = 1.0 / sqrt(var) + (var - var);
 }
 
 // (x - mean) / std by statistics (3, C).

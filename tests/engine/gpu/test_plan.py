@@ -412,3 +412,10 @@ def test_tied_parameters_stay_tied(gpu):
     assert model.layers[2].weights is model.layers[0].weights
     assert model.flat_params() is None
     assert_same_on_gpu(layers, (5, 4))
+
+
+def test_squares_that_overflow_are_seen(gpu):
+    ours, _ = engines([norm(3), ReluLayer(), *head(3)])
+    x = np.random.default_rng(0).standard_normal((5, 3, 4, 4))
+    x[:, 1] *= 1e20
+    assert np.isnan(ours.forward_backward(on_gpu(x), on_gpu(np.arange(5))).loss)
