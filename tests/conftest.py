@@ -1,10 +1,32 @@
-"""Threads: where several workers run the tests, each takes one. And a count of ONNX's cases."""
+"""Threads: where several workers run the tests, each takes one. The fixture `gpu`. A count of ONNX's cases."""
 
 import os
+import shutil
+import sys
+
+import pytest
 
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     os.environ.setdefault("MLP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(params=["stand-in", pytest.param("card", marks=pytest.mark.gpu)])
+def gpu(request, monkeypatch):
+    """Something that answers to `import cupy`: the stand-in, which runs CUDA sources on the CPU, or CuPy on a GPU."""
+    from mlp.backend import usable_gpu  # not before the threads are set
+
+    from .strict_cupy import StrictCupy
+
+    if request.param == "stand-in":
+        if shutil.which("g++") is None:
+            pytest.skip("no g++ to compile the CUDA sources for the CPU")
+        monkeypatch.setitem(sys.modules, "cupy", StrictCupy())
+    else:
+        monkeypatch.delitem(sys.modules, "cupy", raising=False)
+        if not usable_gpu().usable:
+            pytest.skip(f"no usable GPU: {usable_gpu().reason}")
+    return request.param
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from mlp.backend import DeviceError, array_module, device_of, to_cpu, to_device, usable_gpu
+from mlp.backend import DeviceError, array_module, device_of, to_cpu, to_device
 from mlp.checkpoints import load_checkpoint, save_checkpoint
 from mlp.checks import DeviceMixError
 from mlp.data_providers import crop_and_flip
@@ -26,19 +26,6 @@ from mlp.testing.cases import ERROR_CASES, LAYER_CASES
 
 from .strict_cupy import StrictCupy
 from .test_learning_rules import CASES as RULE_CASES
-
-
-@pytest.fixture(params=["stand-in", pytest.param("card", marks=pytest.mark.gpu)])
-def gpu(request, monkeypatch):
-    """Something that answers to `import cupy`: the stand-in, or CuPy on a usable GPU."""
-    if request.param == "stand-in":
-        monkeypatch.setitem(sys.modules, "cupy", StrictCupy())
-    else:
-        monkeypatch.delitem(sys.modules, "cupy", raising=False)
-        if not usable_gpu().usable:
-            pytest.skip(f"no usable GPU: {usable_gpu().reason}")
-    return request.param
-
 
 every_layer = pytest.mark.parametrize("case", LAYER_CASES, ids=[case.name for case in LAYER_CASES])
 every_error = pytest.mark.parametrize("case", ERROR_CASES, ids=[case.name for case in ERROR_CASES])
