@@ -61,7 +61,11 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     unknown = [pattern for pattern in args.rows if not any(fnmatchcase(name, pattern) for name in ROWS)]
     if unknown or args.pairs < 1:
-        parser.error(f"--rows {' '.join(unknown)}: expected of {' '.join(ROWS)}" if unknown else "--pairs: at least 1")
+        parser.error(
+            f"--rows {' '.join(unknown)}: no such row, expected some of {' '.join(ROWS)}"
+            if unknown
+            else "--pairs: at least 1"
+        )
     args.rows = [name for name in ROWS if any(fnmatchcase(name, pattern) for pattern in args.rows)]
     args.pairs = min(args.pairs, QUICK_PAIRS) if args.quick else args.pairs
     return args

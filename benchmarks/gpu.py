@@ -84,7 +84,7 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     unknown = [pattern for pattern in args.rows or [] if not any(fnmatchcase(name, pattern) for name in ROWS)]
     if unknown:
-        parser.error(f"--rows {' '.join(unknown)}: expected of {' '.join(ROWS)}")
+        parser.error(f"--rows {' '.join(unknown)}: no such row, expected some of {' '.join(ROWS)}")
     args.rounds = QUICK_ROUNDS if args.quick else ROUNDS
     left_out = args.quick and args.rows is None
     args.rows = [

@@ -21,7 +21,7 @@ import mlp
 from mlp.backend import Array, GpuStatus, to_cpu, to_device, usable_gpu
 from mlp.engine import ENGINES, Engine
 from mlp.errors import CrossEntropySoftmaxError
-from mlp.kernels import log_softmax, num_threads, sigmoid, softmax
+from mlp.kernels import SettingError, log_softmax, num_threads, sigmoid, softmax
 from mlp.layers import BatchNormalizationLayer, Convolution2DLayer
 from mlp.layers.base import forward
 from mlp.models import vgg
@@ -238,6 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mlp.selftest", description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="cpu: do not look for a GPU")
     options = parser.parse_args(arguments)
+    try:
+        num_threads()
+    except SettingError as error:
+        parser.error(str(error))
     status = usable_gpu() if options.device == "auto" else None
     machine = f"{platform.machine()} {platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}"
     print(f"mlp {mlp.__version__} on {machine}, {num_threads()} threads")

@@ -7,6 +7,7 @@ import pytest
 
 from mlp import selftest
 from mlp.backend import device_of
+from mlp.kernels import SettingError
 from mlp.layers import TanhLayer
 from mlp.testing.cases import LayerCase
 
@@ -68,3 +69,13 @@ def test_the_gpu_that_was_not_tested_has_its_reason():
     status = selftest.GpuStatus(False, "no driver")
     assert selftest._gpu_words(status) == " only. The GPU was not tested: no driver."
     assert selftest._gpu_words(selftest.GpuStatus(True, "H100")) == " and GPU (H100)."
+
+
+def test_a_wrong_number_of_threads_is_refused_with_a_sentence(capsys, monkeypatch):
+    def refuse():
+        raise SettingError("MLP_NUM_THREADS is 'x', expected a whole number >= 1")
+
+    monkeypatch.setattr(selftest, "num_threads", refuse)
+    with pytest.raises(SystemExit, match="2"):
+        selftest.main(["--device", "cpu"])
+    assert "MLP_NUM_THREADS is 'x'" in capsys.readouterr().err

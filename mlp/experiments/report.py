@@ -45,12 +45,13 @@ def _aligned(cell: str, width: int, column: int) -> str:
 def _row(run: RunFolder, experiment: Experiment) -> list[str]:
     metrics = run.metrics()
     limit = f"[:{experiment.train_limit}]" if experiment.train_limit else ""
+    known = (run.path / "environment.json").exists()  # not where a run was killed in its first moment
     head = [
         experiment.name,
         experiment.dataset + limit,
         f"{len(metrics)}/{experiment.epochs}",
         f"{experiment.learning_rate:g}",
-        f"{run.read_field('environment.json', 'parameters'):,}",
+        f"{run.read_field('environment.json', 'parameters'):,}" if known else "-",
     ]
     if not metrics:
         return [*head, *("-",) * 5, run.path.name]

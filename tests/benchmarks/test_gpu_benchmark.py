@@ -137,7 +137,7 @@ def test_rows_are_chosen_by_patterns(monkeypatch, capsys):
     assert (quick.rounds, asked_for(monkeypatch).rounds) == (7, 11)
     with pytest.raises(SystemExit):
         asked_for(monkeypatch, "--rows", "trains-*")
-    assert "--rows trains-*: expected of train-vgg08" in capsys.readouterr().err
+    assert "--rows trains-*: no such row, expected some of train-vgg08" in capsys.readouterr().err
 
 
 def test_the_card_and_its_software_are_named(cupy, monkeypatch):

@@ -71,6 +71,12 @@ def test_a_run_before_its_first_epoch_has_dashes(tmp_path, shapes):
     assert cells(text)[0] == ["vgg08", "shapes", "0/5", "0.001", "59,716", *["-"] * 5, "a"]
 
 
+def test_a_run_killed_in_its_first_moment_has_a_dash_for_parameters(tmp_path, shapes):
+    run = recorded(tmp_path / "a", shapes, rows=[])
+    (run.path / "environment.json").unlink()
+    assert cells(table([run]))[0] == ["vgg08", "shapes", "0/5", "0.001", *["-"] * 6, "a"]
+
+
 def test_cifar100_is_followed_by_what_the_report_says(tmp_path):
     text = table([recorded(tmp_path / "a", EXPERIMENTS["vgg08"])])
     assert cells(text)[1] == [
