@@ -149,7 +149,7 @@ def memory(label: str, _: int, network: str, num_filters: int = 32) -> Iterator[
         theirs = import_module("benchmarks.pytorch_gpu")
         other = theirs.Trainer(network, model.params, batch, "fp32", "eager", num_filters=num_filters)
         peak, reserved = theirs.peak_memory(other)
-    except Exception as error:
+    except Exception as error:  # no PyTorch, no memory: ours is reported all the same
         yield {"row": label, "note": "ours", "lines": lines, "bytes": sizes}
         yield failure(label, error, "PyTorch fp32 eager channels_last")
         return
@@ -247,7 +247,7 @@ def main(name: str, rounds: int) -> None:
     try:
         for row in ROWS[name].measurement(name, rounds):
             print(json.dumps(row), flush=True)
-    except Exception as error:
+    except Exception as error:  # whatever it is, the row says it, and the next rows are measured
         traceback.print_exc()
         print(json.dumps(failure(name, error)), flush=True)
 

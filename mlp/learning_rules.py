@@ -64,8 +64,9 @@ class GradientDescentLearningRule:
             )
         states = [getattr(self, name) for name in self.state_names]
         flat = [arrays.flat if isinstance(arrays, Pieces) else None for arrays in (grads_wrt_params, *states)]
+        known = flat[0] is not None and all(is_gpu_array(p) == is_gpu_array(flat[0]) for p in self.params[:1])
         for i, (param, grad) in enumerate(zip(self.params, grads_wrt_params, strict=True)):
-            if flat[0] is None or param.shape != grad.shape or is_gpu_array(param) != is_gpu_array(grad):
+            if not known or param.shape != grad.shape:
                 check_same_shape(f"{type(self).__name__}.update_params: gradient {i}", grad, param)
         self.step_count += 1
         if self._is_elementwise() and all(array is not None for array in flat):

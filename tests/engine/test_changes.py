@@ -289,7 +289,7 @@ def result(engine, x, t):
     """Return what a step computes, or the kind of the error that it raises."""
     try:
         step = engine.forward_backward(x, t)
-    except Exception as error:
+    except Exception as error:  # of any kind: both ways must raise the same
         return type(error)
     return step.outputs, *step.grads
 

@@ -106,7 +106,7 @@ class GpuPlan:
     def gradients(self, grads_wrt_outputs: Array) -> tuple[Array | None, list[Array]]:
         """Return (dE/d inputs or None, the gradients of all parameters) for the last call of `outputs`."""
         who = f"{type(self.layers[-1]).__name__}.backprop: grads_wrt_outputs"
-        check_shape(who, grads_wrt_outputs, self._like_layers(self._network.outputs, self.rows).shape)
+        check_shape(who, grads_wrt_outputs, self._view(self._network.outputs, self.rows).shape)
         self._view(self._network.outputs, self._outputs_grad)[...] = grads_wrt_outputs
         self._runs[1].run()
         return self._found()

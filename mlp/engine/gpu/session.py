@@ -91,7 +91,7 @@ class GpuSession:
             if self.rule is not None:
                 self.rule.step_count += stop - start
             control = np.frombuffer(self._control.get().tobytes(), CONTROL)[0]
-            if self.last is not None and stop > start:  # others may use the plan after this
+            if self.rule is not None and self.last is not None and stop > start:  # others may use the plan after this
                 self._found = self._loss.copy(), self.last.rows.copy(), self.last.copied_grads()
         return float(control["loss_sum"]), int(control["correct"]), int(control["images"])
 
@@ -107,7 +107,10 @@ class GpuSession:
                 "GpuSession.run: the model's parameters, or those of the learning rule, are other arrays than when the "
                 "session was made: ask the engine for a new session"
             )
-        images, moments = provider.images, [] if rule is None else [rule.moms_1.flat, rule.moms_2.flat]  # type: ignore[attr-defined]
+        images, moments = (
+            provider.images,
+            [] if rule is None else [getattr(rule, name).flat for name in rule.state_names],
+        )
         settings = [provider.batch_size, provider.seed, provider.augment, provider.padding]
         present = [images.pixels, images.labels, provider.scale, provider.shift, *moments, *settings]
         if len(present) != len(self._known) or not all(map(operator.is_, present, self._known)):
@@ -130,7 +133,7 @@ class GpuSession:
                     done[-2].synchronize()
 
     def last_step(self) -> Step:
-        """Return the last step's mean loss, outputs and gradients. Raises LookupError before there was one."""
+        """Return the last training step's mean loss, outputs and gradients. Raises LookupError before there was one."""
         if self._found is None:
             raise LookupError("GpuSession.last_step: there was no step yet: call run first")
         loss, outputs, grads = self._found
@@ -234,5 +237,5 @@ def _rule_fits(rule: GradientDescentLearningRule | None, params: list[Array]) ->
         return True
     known = type(rule) in (AdamLearningRule, KingmaAdamLearningRule)
     same = len(rule.params) == len(params) and all(a is b for a, b in zip(rule.params, params, strict=True))
-    moments = [getattr(rule, name, None) for name in ("moms_1", "moms_2")]
+    moments = [getattr(rule, name, None) for name in rule.state_names]
     return known and same and all(isinstance(found, Pieces) and found.flat is not None for found in moments)

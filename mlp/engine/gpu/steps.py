@@ -78,7 +78,7 @@ class AffineStep(Step):
         (k, d), (grads, _) = layer.weights.shape, build.finished(unit)
         x = build.arrays[unit.inputs]
         build.multiply((grads, x, None, self.grads[0]), (k, d, build.n), (1, k, d, 1), self.label)
-        add_bias_grad(build, grads, self.grads[1], self.label)
+        _add_bias_grad(build, grads, self.grads[1], self.label)
         if unit.inputs in build.needed:
             out, _, _, _ = build.target(unit.inputs, can_add=False, can_mask=False)
             build.multiply((grads, layer.weights, None, out), (build.n, d, k), (k, 1, d, 1), self.label)
@@ -157,7 +157,7 @@ class FusedStep(Step):
         if unit.main is not None:
             self.convolution.kernels_grad(build, build.arrays[unit.inputs], grads, self.grads[0])
             if unit.main.biases is not None:
-                add_bias_grad(build, grads, self.grads[1], self.label)
+                _add_bias_grad(build, grads, self.grads[1], self.label)
             if unit.inputs in build.needed:
                 self.convolution.inputs_grad(build, grads)
         elif unit.inputs in build.needed:
@@ -189,7 +189,7 @@ class FusedStep(Step):
         return out
 
 
-def add_bias_grad(build: Builder, grads: Array, out: Array, label: str) -> None:
+def _add_bias_grad(build: Builder, grads: Array, out: Array, label: str) -> None:
     """Add launches for dE/db (K,): the sums of dE/dy (..., K) over all but the channels."""
     channels = grads.shape[-1]
     rows = int(grads.size) // channels
@@ -211,6 +211,3 @@ def _blocks(rows: int) -> tuple[int, int]:
     """Return how many blocks share rows, and how many each takes."""
     each = max(_ROWS_PER_BLOCK, -(-rows // _MAX_BLOCKS))
     return -(-rows // each), each
-
-
-__all__ = ["Step", "step_for"]

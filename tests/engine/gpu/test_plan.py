@@ -379,7 +379,7 @@ def test_arrays_of_other_shapes_are_no_matter_for_kernels(gpu, name):
     by_layers = Engine(ours.model, ours.error, "layers")
     try:
         wanted = to_cpu(by_layers.forward_backward(x, labels).outputs)
-    except Exception as error:
+    except Exception as error:  # of any kind: the plan must raise the same
         with pytest.raises(type(error)):
             ours.forward_backward(x, labels)
     else:
