@@ -5,5 +5,8 @@ Importing `mlp` loads nothing heavy: import the modules that you use, as in ``fr
 
 __version__ = "0.1.0"
 
+__authors__ = ["Pawel Swietojanski", "Steve Renals", "Matt Graham"]
+"""The authors of the coursework's package of this name, whose interface this library keeps."""
+
 DEFAULT_SEED = 123456
 """Seed of every random stream for which no ``rng`` was given."""

@@ -17,7 +17,6 @@ from safetensors.numpy import save
 
 from mlp.backend import Array, device_of, to_cpu, to_device
 from mlp.files import write_atomic
-from mlp.layers import StochasticLayer
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
 from mlp.rng import Rng
@@ -115,8 +114,8 @@ def _arrays(model: Model, learning_rule: GradientDescentLearningRule | None) -> 
 
 def _streams(model: Model) -> dict[str, Rng]:
     """Return the random streams that layers draw from, by the layers' names."""
-    layers = [(name, layer) for name, layer in model.named_layers() if isinstance(layer, StochasticLayer)]
-    return {name: layer.rng for name, layer in layers if layer.rng is not None}
+    streams = ((name, getattr(layer, "rng", None)) for name, layer in model.named_layers())
+    return {name: rng for name, rng in streams if isinstance(rng, Rng)}
 
 
 def _stream_state(rng: Rng) -> Any:

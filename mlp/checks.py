@@ -16,7 +16,11 @@ _ODD = (np.matrix, np.ma.MaskedArray)
 """Subclasses of arrays that compute otherwise."""
 
 
-class ShapeError(ValueError):
+class ArgumentError(ValueError, AssertionError):
+    """A value is outside its range: a ValueError, and the AssertionError that the coursework's modules raise there."""
+
+
+class ShapeError(ArgumentError):
     """An array has another shape than the operation can take."""
 
 
@@ -97,7 +101,7 @@ def check_positive_int(what: str, value: Any, minimum: int = 1) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
         raise TypeError(f"{what} is {value!r} ({type(value).__name__}), expected a whole number >= {minimum}")
     if value < minimum:
-        raise ValueError(f"{what} is {value}, expected a whole number >= {minimum}")
+        raise ArgumentError(f"{what} is {value}, expected a whole number >= {minimum}")
     return int(value)
 
 
@@ -106,7 +110,7 @@ def check_sizes(what: str, value: Any, axes: int, minimum: int = 1) -> tuple[int
     if not isinstance(value, (tuple, list)):
         return (check_positive_int(what, value, minimum),) * axes
     if len(value) != axes:
-        raise ValueError(f"{what} is {value!r}, expected one whole number or {axes}, one per spatial axis")
+        raise ArgumentError(f"{what} is {value!r}, expected one whole number or {axes}, one per spatial axis")
     return tuple(check_positive_int(what, size, minimum) for size in value)
 
 
@@ -116,7 +120,7 @@ def check_padding(what: str, value: Any, axes: int) -> tuple[tuple[int, int], ..
     if not any(isinstance(pair, (tuple, list)) for pair in pairs):
         return tuple((size, size) for size in check_sizes(what, value, axes, minimum=0))
     if len(pairs) != axes or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
-        raise ValueError(f"{what} is {value!r}, expected {axes} pairs (before, after), one per spatial axis")
+        raise ArgumentError(f"{what} is {value!r}, expected {axes} pairs (before, after), one per spatial axis")
     return tuple((check_positive_int(what, pair[0], 0), check_positive_int(what, pair[1], 0)) for pair in pairs)
 
 
@@ -130,7 +134,7 @@ def check_flag(what: str, value: Any) -> bool:
 def check_choice(what: str, value: Any, choices: Sequence[str]) -> str:
     """Return `value`; raise ValueError unless it is one of `choices`."""
     if value not in choices:
-        raise ValueError(f"{what} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+        raise ArgumentError(f"{what} is {value!r}, expected one of {', '.join(map(repr, choices))}")
     return str(value)
 
 
@@ -154,5 +158,5 @@ def check_number(
     below = number < high if high_open else number <= high
     if not (above and below and np.isfinite(number)):
         interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
-        raise ValueError(f"{what} is {value}, expected a finite number in {interval}")
+        raise ArgumentError(f"{what} is {value}, expected a finite number in {interval}")
     return number

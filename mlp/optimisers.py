@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from mlp.backend import Array, device_of, to_cpu, to_device
+from mlp.bars import progress_bar
 from mlp.checks import check_choice, check_shape
 from mlp.engine import ENGINES, Engine, Step
 from mlp.learning_rules import GradientDescentLearningRule
@@ -83,11 +83,12 @@ class Optimiser:
     """Trains a model on a data provider, as in the coursework.
 
     `data_monitors` maps names to functions (outputs, targets) -> number, means over a batch, reported beside the error
-    as means over the examples. `schedulers` are applied at the start of each epoch, counted from 0. Progress bars are
-    shown in a terminal, and, with `notebook`, wherever else the training runs. `engine` is ``"plan"``, the fast way to
-    run the model, or ``"layers"``, the layers' own passes; both compute the same numbers, up to rounding. Batches are
-    moved to where the model's parameters lie: with ``model.to_gpu()`` the training runs on the GPU, and monitors get
-    its arrays.
+    as means over the examples. `schedulers` are applied at the start of each epoch, counted from 0; where they are
+    given (an empty list counts), the statistics end with `params_penalty`, as in the coursework of 2016. Progress bars
+    are shown in a terminal, and, with `notebook`, wherever else the training runs. `engine` is ``"plan"``, the fast
+    way to run the model, or ``"layers"``, the layers' own passes; both compute the same numbers, up to rounding.
+    Batches are moved to where the model's parameters lie: with ``model.to_gpu()`` the training runs on the GPU, and
+    monitors get its arrays.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Optimiser:
         valid_dataset: Any = None,
         data_monitors: Mapping[str, Monitor] | None = None,
         notebook: bool = False,
-        schedulers: Sequence[Scheduler] = (),
+        schedulers: Sequence[Scheduler] | None = None,
         use_stochastic_eval: bool = False,
         engine: str = "plan",
     ) -> None:
@@ -158,6 +159,8 @@ class Optimiser:
         stats = self.eval_monitors(self.train_dataset, "(train)")
         if self.valid_dataset is not None:
             stats.update(self.eval_monitors(self.valid_dataset, "(valid)"))
+        if self.schedulers is not None:
+            stats["params_penalty"] = float(to_cpu(self.model.params_penalty()))
         return stats
 
     def log_stats(self, epoch: int, epoch_time: float, stats: Mapping[str, float]) -> None:
@@ -178,7 +181,7 @@ class Optimiser:
         rows = [list(stats.values())]
         for epoch in self._progress(range(1, num_epochs + 1), "Exp Prog", num_epochs):
             epoch_start = time.perf_counter()
-            for scheduler in self.schedulers:
+            for scheduler in self.schedulers or ():
                 scheduler.update_learning_rule(self.learning_rule, epoch - 1)
             self.do_training_epoch()
             if epoch % stats_interval == 0:
@@ -194,4 +197,6 @@ class Optimiser:
         return to_device(batch[0], device), to_device(batch[1], device)
 
     def _progress(self, items: Iterable[Any], description: str, total: int) -> Any:
-        return tqdm(items, desc=description, total=total, leave=False, disable=None if not self.notebook else False)
+        return progress_bar(
+            items, desc=description, total=total, leave=False, disable=None if not self.notebook else False
+        )

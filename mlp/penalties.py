@@ -2,15 +2,22 @@
 
 from typing import Any
 
+import numpy as np
+
 from mlp.backend import Array, array_module
 from mlp.checks import check_array, check_number
+
+seed = 22102017
+rng = np.random.RandomState(seed)
+"""The coursework's seed and stream of this module; nothing here draws from it."""
 
 
 class L1Penalty:
     """c sum |w|, with gradient c sign(w) (0 at 0). The coefficient c is positive."""
 
     def __init__(self, coefficient: float) -> None:
-        self.coefficient = check_number("L1Penalty: coefficient", coefficient, 0.0, low_open=True)
+        check_number("L1Penalty: coefficient", coefficient, 0.0, low_open=True)
+        self.coefficient = coefficient
 
     def __call__(self, parameter: Array) -> Any:
         """Return c sum |w|."""
@@ -30,7 +37,8 @@ class L2Penalty:
     """c/2 sum w^2, with gradient c w. The coefficient c is positive."""
 
     def __init__(self, coefficient: float) -> None:
-        self.coefficient = check_number("L2Penalty: coefficient", coefficient, 0.0, low_open=True)
+        check_number("L2Penalty: coefficient", coefficient, 0.0, low_open=True)
+        self.coefficient = coefficient
 
     def __call__(self, parameter: Array) -> Any:
         """Return c/2 sum w^2."""

@@ -228,7 +228,7 @@ SENTENCES = (
 )
 STALE = (
     ": the backward pass was asked for with other arrays than those of the last fprop; call fprop(inputs) first, and "
-    "pass on the very arrays that it took and returned, not copies"
+    "pass on the arrays that it took and returned: no copy of its outputs"
 )
 
 
@@ -361,10 +361,10 @@ def test_arrays_on_two_devices_are_refused(case, monkeypatch):
 def test_a_stale_backward_pass_is_refused_where_there_is_memory(case):
     layer, inputs = case.build(), inputs_of(case)
     outputs = forward(layer, inputs, True)
-    other = inputs.copy()
     if layer._memory is not None:
-        with pytest.raises(StaleStateError, match="other arrays than those of the last fprop"):
-            layer.bprop(other, outputs, np.ones_like(outputs))
+        for stale in ((1.5 * inputs, outputs), (inputs, outputs.copy())):
+            with pytest.raises(StaleStateError, match="other arrays than those of the last fprop"):
+                layer.bprop(*stale, np.ones_like(outputs))
         again = forward(layer, inputs, False)
         if again is not outputs:
             for backward in (layer.bprop, layer.backprop):
@@ -373,7 +373,8 @@ def test_a_stale_backward_pass_is_refused_where_there_is_memory(case):
         assert layer.bprop(inputs, again, np.ones_like(outputs)).shape == inputs.shape
     else:
         np.testing.assert_array_equal(
-            layer.bprop(other, outputs, np.ones_like(outputs)), layer.bprop(inputs, outputs, np.ones_like(outputs))
+            layer.bprop(inputs.copy(), outputs, np.ones_like(outputs)),
+            layer.bprop(inputs, outputs, np.ones_like(outputs)),
         )
 
 

@@ -30,7 +30,7 @@ def test_all_is_right_and_the_device_is_said(capsys):
     count = len(selftest.LAYER_CASES)
     assert f"{count} of {count} right" in printed
     assert "Device: CPU only, as asked for." in printed
-    assert "All right: 38 classes of layers" in printed
+    assert "All right: 42 classes of layers" in printed
 
 
 def test_a_mistake_is_said_and_is_the_exit_status(capsys, monkeypatch):

@@ -13,8 +13,11 @@ class DataError(RuntimeError):
     """A data set cannot be used."""
 
 
-class DataMissingError(DataError):
-    """A data set is nowhere to be found; the message says where it was looked for and how to get it."""
+class DataMissingError(DataError, AssertionError):
+    """A data set is nowhere to be found; the message says where it was looked for and how to get it.
+
+    (An AssertionError too, as the coursework's providers raise there.)
+    """
 
 
 class DataDamagedError(DataError):

@@ -32,12 +32,19 @@ class _Form(NamedTuple):
     names: str
     label: str
     """Python archives: the key of the labels, and of their names with `_names` for the last letter."""
-    skip: int = 0
-    """Binary archives: bytes of a record before its label."""
+    header: int = 1
+    """Binary archives: bytes of a record before its image, the last of them its label."""
+    label_at: int = -1
+    """Binary archives: which byte of the header is the label."""
 
     @property
     def is_binary(self) -> bool:
         return self.names.endswith(".txt")
+
+    def coarse(self) -> "_Form":
+        """Return the form with CIFAR-100's 20 superclasses for labels."""
+        names = self.names.replace("fine", "coarse")
+        return self._replace(names=names, label="coarse_labels", label_at=0)
 
 
 def _archive(name: str, size: int, md5: str) -> RemoteFile:
@@ -54,7 +61,7 @@ FORMS = {
             ("test.bin",),
             "fine_label_names.txt",
             "fine_labels",
-            skip=1,
+            header=2,
         ),
         _Form(
             _archive("cifar-100-python.tar.gz", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"),
@@ -85,6 +92,7 @@ FORMS = {
     ),
 }
 NUM_CLASSES = {"cifar100": 100, "cifar10": 10}
+NUM_COARSE_CLASSES = 20
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -100,13 +108,31 @@ def load_cifar(
     Looked for in `search_folders(data_dir)`, then, with `download`, fetched. Images are (N, 32, 32, 3). Mean and
     standard deviation are the report's. Raises DataMissingError or DataDamagedError.
     """
+    images, test, names, place = read_cifar(dataset, data_dir, download, quiet)
+    train, valid = split(images, len(images.labels) * 19 // 20, stratified)
+    return ImageData(dataset, train, valid, test, names, MEAN, STD, str(place))
+
+
+def read_cifar(
+    dataset: str,
+    data_dir: str | Path | None = None,
+    download: bool = True,
+    quiet: bool = False,
+    coarse: bool = False,
+) -> tuple[ImageSet, ImageSet, tuple[str, ...], Path]:
+    """Return (the training images, the test images, both in the files' order, the classes, where they are from).
+
+    The labels of ``"cifar100"`` are its 100 fine ones or, with `coarse`, its 20 superclasses. Else as `load_cifar`.
+    """
+    if coarse and dataset != "cifar100":
+        raise ValueError(f"read_cifar: {dataset} has no coarse labels; cifar100 has")
     form, place = find_cifar(dataset, data_dir) or (None, None)
     if form is None or place is None:
         form, place = FORMS[dataset][0], _fetch_cifar(dataset, data_dir, download, quiet)
+    form, classes = (form.coarse(), NUM_COARSE_CLASSES) if coarse else (form, NUM_CLASSES[dataset])
     files = _read_archive(place, form) if place.is_file() else _read_folder(place, form)
-    images, test = (_decode(form, files, part, place, dataset) for part in (form.train, form.test))
-    train, valid = split(images, len(images.labels) * 19 // 20, stratified)
-    return ImageData(dataset, train, valid, test, _class_names(form, files, place, dataset), MEAN, STD, str(place))
+    images, test = (_decode(form, files, part, place, classes) for part in (form.train, form.test))
+    return images, test, _class_names(form, files, place, classes), place
 
 
 def find_cifar(dataset: str, data_dir: str | Path | None = None) -> tuple[_Form, Path] | None:
@@ -177,25 +203,26 @@ def _complete(files: dict[str, bytes], wanted: Iterable[str], path: Path) -> dic
     return files
 
 
-def _decode(form: _Form, files: dict[str, bytes], names: tuple[str, ...], path: Path, dataset: str) -> ImageSet:
+def _decode(form: _Form, files: dict[str, bytes], names: tuple[str, ...], path: Path, classes: int) -> ImageSet:
     """Return the images of some files, in their order."""
     parts = []
     for name in names:
         what = f"{path}: {name}"
         decode = _decode_binary if form.is_binary else _decode_python
         rows, labels = decode(form, files[name], what)
-        if not len(labels) or labels.min() < 0 or labels.max() >= NUM_CLASSES[dataset]:
-            raise DataDamagedError(f"{what} holds no images, or labels outside 0..{NUM_CLASSES[dataset] - 1}")
+        if not len(labels) or labels.min() < 0 or labels.max() >= classes:
+            raise DataDamagedError(f"{what} holds no images, or labels outside 0..{classes - 1}")
         parts.append(ImageSet(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels))
     return ImageSet(*(np.ascontiguousarray(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)))
 
 
 def _decode_binary(form: _Form, data: bytes, what: str) -> tuple[Array, Array]:
-    record = form.skip + 1 + 3072
+    record = form.header + 3072
     if len(data) % record:
         raise DataDamagedError(f"{what} has {len(data):,} bytes, no multiple of {record}: it is truncated")
     records = np.frombuffer(data, np.uint8).reshape(-1, record)
-    return records[:, form.skip + 1 :], records[:, form.skip].astype(np.int64)
+    label = records[:, form.label_at % form.header]
+    return records[:, form.header :], label.astype(np.int64)
 
 
 def _decode_python(form: _Form, data: bytes, what: str) -> tuple[Array, Array]:
@@ -209,7 +236,7 @@ def _decode_python(form: _Form, data: bytes, what: str) -> tuple[Array, Array]:
     return rows, np.array(labels, np.int64)
 
 
-def _class_names(form: _Form, files: dict[str, bytes], path: Path, dataset: str) -> tuple[str, ...]:
+def _class_names(form: _Form, files: dict[str, bytes], path: Path, classes: int) -> tuple[str, ...]:
     data, what = files[form.names], f"{path}: {form.names}"
     if form.is_binary:
         names = data.decode("ascii", "replace").split()
@@ -217,6 +244,6 @@ def _class_names(form: _Form, files: dict[str, bytes], path: Path, dataset: str)
         found = read_pickled_dict(data, what).get(f"{form.label.removesuffix('s')}_names")
         listed = found if isinstance(found, list) else []
         names = [name.decode("ascii", "replace") for name in listed if isinstance(name, bytes)]
-    if len(names) != NUM_CLASSES[dataset]:
-        raise DataDamagedError(f"{what} names {len(names)} classes, expected {NUM_CLASSES[dataset]}")
+    if len(names) != classes:
+        raise DataDamagedError(f"{what} names {len(names)} classes, expected {classes}")
     return tuple(names)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pooch
 import requests
-from tqdm.auto import tqdm
 
+from mlp.bars import progress_bar
 from mlp.data_providers.base import DataDamagedError, DataMissingError
 
 ATTEMPTS = 5
@@ -125,7 +125,7 @@ def _download(url: str, part: Path, quiet: bool) -> None:
         resumed = response.status_code == requests.codes.partial_content
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length else None
-        bar = tqdm(
+        bar = progress_bar(
             total=total,
             initial=have if resumed else 0,
             unit="B",

@@ -4,8 +4,7 @@ import sys
 import time
 from types import TracebackType
 
-from tqdm.auto import tqdm
-
+from mlp.bars import progress_bar
 from mlp.optimisers import Scores
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -21,7 +20,7 @@ class Progress:
         interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
         self.total, self.done, self.quiet = total, done, quiet
         self.as_lines = not interactive and not quiet
-        self.bar = tqdm(
+        self.bar = progress_bar(
             total=total,
             initial=done,
             disable=quiet or not interactive,

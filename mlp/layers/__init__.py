@@ -1,6 +1,16 @@
 """Layers, each with its forward pass `fprop` and its backward pass `bprop` written by hand."""
 
-from mlp.layers.activations import ELULayer, LeakyReluLayer, ReluLayer, SELULayer, SigmoidLayer, TanhLayer
+from mlp.layers.activations import (
+    ELULayer,
+    ExponentialLinearUnitLayer,
+    LeakyReluLayer,
+    ParametricReluLayer,
+    RandomReluLayer,
+    ReluLayer,
+    SELULayer,
+    SigmoidLayer,
+    TanhLayer,
+)
 from mlp.layers.affine import AffineLayer
 from mlp.layers.base import (
     Layer,
@@ -30,6 +40,7 @@ from mlp.layers.pooling import (
     MaxPooling3DLayer,
     MaxPoolingLayer,
 )
+from mlp.layers.radial_basis import RadialBasisFunctionLayer
 from mlp.layers.reshape import ReshapeLayer
 from mlp.layers.softmax import LogSoftmaxLayer, SoftmaxLayer
 from mlp.layers.transposed_convolution import (
@@ -56,6 +67,7 @@ __all__ = [
     "ConvolutionalLayer",
     "DropoutLayer",
     "ELULayer",
+    "ExponentialLinearUnitLayer",
     "GlobalAveragePooling1DLayer",
     "GlobalAveragePooling2DLayer",
     "GlobalAveragePooling3DLayer",
@@ -72,6 +84,9 @@ __all__ = [
     "MaxPooling2DLayer",
     "MaxPooling3DLayer",
     "MaxPoolingLayer",
+    "ParametricReluLayer",
+    "RadialBasisFunctionLayer",
+    "RandomReluLayer",
     "ReluLayer",
     "ReshapeLayer",
     "ResidualLayer",

@@ -4,12 +4,15 @@ Where a function branches, it branches on the real part, so that every layer is 
 be checked by the complex step.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from mlp.backend import Array, array_module
 from mlp.checks import check_number, check_same_shape, check_shape
 from mlp.kernels import sigmoid, sigmoid_slope
-from mlp.layers.base import Layer
+from mlp.layers.base import Layer, LayerWithParameters
+from mlp.rng import Rng, default_rng
 
 
 class SigmoidLayer(Layer):
@@ -102,9 +105,10 @@ class ELULayer(Layer):
 
     runs_in_shards = True
 
+    gamma = 1.0
+
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = check_number(f"{type(self).__name__}: alpha", alpha, -float("inf"))
-        self.gamma = 1.0
 
     def fprop(self, inputs: Array) -> Array:
         """Return y, of the inputs' shape."""
@@ -131,3 +135,87 @@ class SELULayer(ELULayer):
     def __init__(self, alpha: float = 1.6733, gamma: float = 1.0507) -> None:
         super().__init__(alpha)
         self.gamma = check_number("SELULayer: gamma", gamma, -float("inf"))
+
+
+class ExponentialLinearUnitLayer(ELULayer):
+    """`ELULayer` under the name that the coursework of 2019 gave it, with its default of alpha."""
+
+    def __init__(self, alpha: float = 0.01) -> None:
+        super().__init__(alpha)
+
+
+class ParametricReluLayer(LayerWithParameters):
+    """y = x where x > 0, else alpha x, with one alpha, a parameter, for all entries. At x = 0 the gradient is alpha.
+
+    `alpha` is an array (1,). He, Zhang, Ren and Sun, Delving deep into rectifiers, ICCV 2015, equation 1, in the
+    channel-shared variant of section 2.1.
+    """
+
+    param_names = ("alpha",)
+
+    def __init__(self, alpha: float = 0.25) -> None:
+        self.alpha: Array = np.array([check_number("ParametricReluLayer: alpha", alpha, -float("inf"))])
+
+    def fprop(self, inputs: Array) -> Array:
+        """Return y, of the inputs' shape."""
+        check_shape("ParametricReluLayer.fprop: inputs", inputs, ("N", "..."), like=self.alpha)
+        return array_module(inputs).where(inputs.real > 0, inputs, self.alpha * inputs)
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dy where x > 0, else alpha dE/dy."""
+        self._check_grads("bprop", inputs, grads_wrt_outputs)
+        return array_module(inputs).where(inputs.real > 0, grads_wrt_outputs, self.alpha * grads_wrt_outputs)
+
+    def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
+        """Return [dE/d alpha], the sum of dE/dy x over all entries with x < 0."""
+        self._check_grads("grads_wrt_params", inputs, grads_wrt_outputs)
+        return [(grads_wrt_outputs * inputs * (inputs.real < 0)).sum().reshape(1)]
+
+    def _check_grads(self, method: str, inputs: Array, grads_wrt_outputs: Array) -> None:
+        check_shape(f"ParametricReluLayer.{method}: inputs", inputs, ("N", "..."), like=self.alpha)
+        check_same_shape(f"ParametricReluLayer.{method}: grads_wrt_outputs", grads_wrt_outputs, inputs)
+
+
+class Leakiness(NamedTuple):
+    """The slopes that a random rectifier gave its negative inputs."""
+
+    inputs: Array
+    outputs: Array
+    slopes: Array | float
+
+
+class RandomReluLayer(Layer):
+    """y = x where x > 0, else r x, with slopes r drawn anew for every entry, uniform in [lower, upper).
+
+    As in the coursework there is no evaluation mode: each `fprop` draws, unless it is given the `leakiness`, as in
+    ``fprop(inputs, leakiness=0.5 * (layer.lower + layer.upper))``. At x = 0 the gradient is r. Xu, Wang, Chen and Li,
+    Empirical evaluation of rectified activations in convolutional network, 2015, section 2.4 (where the negative
+    inputs are divided by what is drawn, here multiplied).
+    """
+
+    def __init__(self, lower: float = 0.125, upper: float = 1.0 / 3.0, rng: Rng | None = None) -> None:
+        self.lower = check_number("RandomReluLayer: lower", lower, -float("inf"))
+        self.upper = check_number("RandomReluLayer: upper", upper, self.lower)
+        self.rng = np.random.RandomState(seed=1234) if rng is None else default_rng(rng)
+
+    def fprop(self, inputs: Array, leakiness: Array | float | None = None) -> Array:
+        """Return y, of the inputs' shape, with the slopes `leakiness` or, without, with one draw for every entry."""
+        check_shape("RandomReluLayer.fprop: inputs", inputs, ("N", "..."))
+        xp = array_module(inputs)
+        if leakiness is None:
+            leakiness = self.rng.uniform(self.lower, self.upper, size=inputs.shape)
+        elif isinstance(leakiness, np.ndarray) or xp is not np:
+            check_same_shape("RandomReluLayer.fprop: leakiness", leakiness, inputs)
+        else:
+            leakiness = check_number("RandomReluLayer.fprop: leakiness", leakiness, -float("inf"))
+        dtype = inputs.real.dtype if inputs.dtype.kind in "fc" else np.float64
+        slopes = xp.asarray(leakiness, dtype=dtype)
+        outputs = xp.where(inputs.real > 0, inputs, slopes * inputs)
+        self.remember(Leakiness(inputs, outputs, slopes))
+        return outputs
+
+    def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
+        """Return dE/dy where x > 0, else r dE/dy, with the slopes of the last `fprop`."""
+        check_same_shape("RandomReluLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs)
+        slopes = self.remembered(Leakiness, inputs, outputs).slopes
+        return array_module(inputs).where(inputs.real > 0, grads_wrt_outputs, slopes * grads_wrt_outputs)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
-from mlp.backend import Array, to_device
+from mlp.backend import Array, device_of, to_device
 from mlp.checks import ShapeError, StaleStateError, check_shape
 from mlp.rng import Rng, default_rng
 
@@ -96,15 +96,16 @@ class Layer:
     def remembered(self, memory: type[M], inputs: Array, outputs: Array | None = None) -> M:
         """Return what the last `fprop` remembered: a tuple `memory` that starts with its inputs and its outputs.
 
-        Raises StaleStateError unless these are that call's very inputs and, where given, its very outputs. (What a
-        caller changed inside these arrays since then is not seen.)
+        Raises StaleStateError unless these are that call's inputs, or equal to them, and, where given, its very
+        outputs: equal ones may come from another mask or mode. (What a caller changed inside these arrays since then
+        is not seen.)
         """
         known: M = self._memory
-        stale = not isinstance(known, memory) or known[0] is not inputs
-        if stale or (outputs is not None and known[1] is not outputs):
+        stale = not isinstance(known, memory) or (outputs is not None and known[1] is not outputs)
+        if stale or not _same(known[0], inputs):
             raise StaleStateError(
                 f"{self!r}: the backward pass was asked for with other arrays than those of the last fprop; call "
-                f"fprop(inputs) first, and pass on the very arrays that it took and returned, not copies"
+                f"fprop(inputs) first, and pass on the arrays that it took and returned: no copy of its outputs"
             )
         return known
 
@@ -203,6 +204,14 @@ class StochasticLayer(Layer):
 
 class StochasticLayerWithParameters(StochasticLayer, LayerWithParameters):
     """A layer with parameters that differs between training and evaluation."""
+
+
+def _same(known: Array, given: Array) -> bool:
+    """Return whether two arrays are one, or equal and of one kind."""
+    if known is given:
+        return True
+    alike = device_of(known) == device_of(given) and isinstance(given, type(known))
+    return alike and known.dtype == given.dtype and known.shape == given.shape and bool((known == given).all())
 
 
 def assign(whats: Sequence[str], parameters: Sequence[Array], values: Sequence[Array]) -> None:

@@ -178,6 +178,9 @@ class ConvolutionalLayer(Convolution2DLayer):
     `input_dim_1`, `input_dim_2`, `kernel_dim_1`, `kernel_dim_2`.
     """
 
+    cache = None
+    """The coursework's attribute; nothing is kept in it."""
+
     def __init__(
         self,
         num_input_channels: int,

@@ -166,11 +166,11 @@ def test_initial_values_are_floats(dtype, expected):
     np.testing.assert_array_equal(values, np.ones((2, 3)))
 
 
-def test_what_was_remembered_belongs_to_its_very_arrays():
+def test_what_was_remembered_belongs_to_its_arrays():
     layer = Doubling()
     message = (
         "Doubling: the backward pass was asked for with other arrays than those of the last fprop; call "
-        "fprop(inputs) first, and pass on the very arrays that it took and returned, not copies"
+        "fprop(inputs) first, and pass on the arrays that it took and returned: no copy of its outputs"
     )
 
     def refused(*arguments):
@@ -182,8 +182,11 @@ def test_what_was_remembered_belongs_to_its_very_arrays():
     outputs = layer.fprop(X)
     layer._memory = Memory(X, outputs)
     assert layer.remembered(Memory, X) is layer.remembered(Memory, X, outputs) is layer._memory
-    refused(Memory, X.copy())
+    assert layer.remembered(Memory, X.copy(), outputs) is layer._memory
     refused(Memory, X, outputs.copy())
+    for other in (X + 1.0, X.astype("f4"), X[:1], X.astype("c16")):
+        refused(Memory, other)
+        refused(Memory, other, outputs)
     refused(namedtuple("Other", "inputs outputs"), X, outputs)
     assert "_memory" not in layer.__getstate__()
 

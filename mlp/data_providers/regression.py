@@ -1,0 +1,114 @@
+"""The coursework's data sets of real targets: a power plant's output, and Scotland's rain."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mlp.backend import Array
+from mlp.checks import ArgumentError, check_positive_int
+from mlp.data_providers.base import DataDamagedError, DataProvider
+from mlp.data_providers.download import find_file
+from mlp.data_providers.npz import check_set, need_file, read_npz
+from mlp.rng import Rng
+
+CCPP_SOURCE = "https://archive.ics.uci.edu/dataset/294/combined+cycle+power+plant"
+CCPP_COLUMNS = 5
+CCPP_VALID = 1_000
+MET_OFFICE_FILE = "HadSSP_daily_qc.txt"
+MET_OFFICE_SOURCE = "https://www.metoffice.gov.uk/hadobs/hadukp/data/download.html"
+
+
+class CCPPDataProvider(DataProvider):
+    """Batches of the combined cycle power plant: inputs (N, len(input_dims)) and targets (N, 1), standardised.
+
+    `which_set` is 'train' or 'valid'; `input_dims` chooses, and orders, some of the four inputs 0..3, None all. Read
+    from the coursework's ccpp_data.npz; or from Folds5x2_pp.csv, the original's first sheet (AT, V, AP, RH, PE)
+    saved as CSV, which is standardised over all rows, and whose last 1,000 rows are then 'valid'. Tüfekci,
+    Prediction of full load electrical power output of a base load operated combined cycle power plant using machine
+    learning methods, International Journal of Electrical Power and Energy Systems 60 (2014).
+    """
+
+    def __init__(
+        self,
+        which_set: str = "train",
+        input_dims: Iterable[int] | None = None,
+        batch_size: int = 10,
+        max_num_batches: int = -1,
+        shuffle_order: bool = True,
+        rng: Rng | None = None,
+        data_dir: str | Path | None = None,
+    ) -> None:
+        self.which_set = check_set(type(self), which_set, ("train", "valid"))
+        inputs, targets = load_ccpp(which_set, data_dir)
+        self.input_dims = list(range(inputs.shape[1])) if input_dims is None else list(input_dims)
+        if not self.input_dims or not set(self.input_dims) <= set(range(inputs.shape[1])):
+            raise ArgumentError(
+                f"CCPPDataProvider: input_dims is {input_dims}, expected some of the numbers 0..{inputs.shape[1] - 1}"
+            )
+        super().__init__(inputs[:, self.input_dims], targets, batch_size, max_num_batches, shuffle_order, rng)
+
+
+class MetOfficeDataProvider(DataProvider):
+    """Batches of windows into Southern Scotland's daily rain: inputs (N, window_size - 1), targets (N,), the next day.
+
+    Read from the Met Office's file HadSSP_daily_qc.txt in `search_folders(data_dir)`: missing days, below 0, are left
+    out, as is, in the coursework and so here, the last day of months of 31; what remains is standardised. Alexander
+    and Jones, Updated precipitation series for the U.K. and discussion of recent extremes, Atmospheric Science
+    Letters 1 (2001).
+    """
+
+    def __init__(
+        self,
+        window_size: int,
+        batch_size: int = 10,
+        max_num_batches: int = -1,
+        shuffle_order: bool = True,
+        rng: Rng | None = None,
+        data_dir: str | Path | None = None,
+    ) -> None:
+        self.window_size = check_positive_int("MetOfficeDataProvider: window_size", window_size, minimum=2)
+        days = load_met_office(data_dir)
+        if self.window_size > len(days):
+            raise ArgumentError(f"MetOfficeDataProvider: window_size is {window_size}, and there are {len(days)} days")
+        windows = np.lib.stride_tricks.sliding_window_view(days, self.window_size)
+        super().__init__(windows[:, :-1], windows[:, -1], batch_size, max_num_batches, shuffle_order, rng)
+
+
+def load_ccpp(which_set: str, data_dir: str | Path | None = None) -> tuple[Array, Array]:
+    """Return (inputs (N, 4), targets (N, 1)) of 'train' or 'valid', standardised."""
+    table = find_file("Folds5x2_pp.csv", data_dir)
+    if table is not None and find_file("ccpp_data.npz", data_dir) is None:
+        return _read_ccpp_table(table, which_set)
+    advice = f"Put the coursework's file there, or the original's first sheet as Folds5x2_pp.csv: {CCPP_SOURCE}"
+    path = need_file("ccpp_data.npz", "The power plant's data", data_dir, advice)
+    inputs, targets = read_npz(path, f"{which_set}_inputs", f"{which_set}_targets")
+    if inputs.ndim != 2 or inputs.dtype.kind != "f" or targets.dtype.kind != "f" or len(inputs) != len(targets):
+        raise DataDamagedError(f"{path}: arrays {inputs.shape} and {targets.shape}, expected (N, 4) and (N, 1)")
+    return inputs, targets
+
+
+def load_met_office(data_dir: str | Path | None = None) -> Array:
+    """Return the days' precipitation (N,), standardised by the population's deviation."""
+    path = need_file(MET_OFFICE_FILE, "The Met Office's data", data_dir, f"Put it there, from {MET_OFFICE_SOURCE}")
+    try:
+        days = np.loadtxt(path, skiprows=3, usecols=range(2, 32))
+    except ValueError as error:
+        raise DataDamagedError(f"{path} is not the Met Office's table: {error}. It was left as it is.") from error
+    days = days[days >= 0]
+    if not np.isfinite(days).all() or len(days) < 2 or not days.std():
+        raise DataDamagedError(f"{path} holds no days with rain, or numbers that are not finite")
+    standardised: Array = (days - days.mean()) / days.std()
+    return standardised
+
+
+def _read_ccpp_table(path: Path, which_set: str) -> tuple[Array, Array]:
+    try:
+        table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+        if table.shape[1] != CCPP_COLUMNS or len(table) <= CCPP_VALID or not np.isfinite(table).all():
+            raise ValueError(f"a table {table.shape}, expected more than {CCPP_VALID} rows of {CCPP_COLUMNS} numbers")
+    except ValueError as error:
+        raise DataDamagedError(f"{path} is not the power plant's table: {error}. It was left as it is.") from error
+    table = (table - table.mean(axis=0)) / table.std(axis=0)
+    part = table[:-CCPP_VALID] if which_set == "train" else table[-CCPP_VALID:]
+    return part[:, :-1], part[:, -1:]

@@ -1,0 +1,1 @@
+"""The coursework's interface, statement by statement, judged by formulas written out here."""
