@@ -1,5 +1,6 @@
-"""Progress bars: tqdm's where it is installed, and silence where it is not."""
+"""Progress: tqdm's bars where it is installed, silence where not; and whether a notebook is there to draw in."""
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -49,3 +50,9 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     except ImportError:
         return SilentBar(() if items is None else items, **options)
     return tqdm(items, **options)
+
+
+def in_notebook() -> bool:
+    """Return whether this code runs in the kernel of a notebook, which can show figures."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

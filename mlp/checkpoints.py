@@ -29,7 +29,19 @@ class CheckpointError(RuntimeError):
 def save_checkpoint(
     path: str | Path, model: Model, learning_rule: GradientDescentLearningRule | None, progress: dict[str, Any]
 ) -> None:
-    """Write model, learning rule (None: without) and `progress` (JSON values) to `path`, whole or not at all."""
+    """Write model, learning rule (None: without) and `progress` (JSON values) to `path`, whole or not at all.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from mlp.checkpoints import load_checkpoint, save_checkpoint
+    >>> from mlp.layers import AffineLayer
+    >>> from mlp.models import SingleLayerModel
+    >>> model = SingleLayerModel(AffineLayer(3, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(Path(folder) / "a.safetensors", model, None, {"epoch": 3})
+    ...     load_checkpoint(Path(folder) / "a.safetensors", model)
+    {'epoch': 3}
+    """
     arrays = {name: np.asarray(to_cpu(array), order="C") for name, array in _arrays(model, learning_rule).items()}
     content: dict[str, Any] = {
         "progress": progress,

@@ -30,7 +30,17 @@ def value_and_grad(error: Any, outputs: Array, targets: Array) -> tuple[Any, Arr
 
 
 class SumOfSquaredDiffsError:
-    """Half the squared distance, averaged over the batch: E = 1/(2N) sum (y - t)^2."""
+    """Half the squared distance, averaged over the batch: E = 1/(2N) sum (y - t)^2.
+
+    >>> from mlp.errors import SumOfSquaredDiffsError
+    >>> error = SumOfSquaredDiffsError()
+    >>> outputs, targets = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 4.0]])
+    >>> float(error(outputs, targets))
+    3.25
+    >>> error.grad(outputs, targets)
+    array([[0. , 1. ],
+           [1.5, 0. ]])
+    """
 
     is_mean_over_examples = True
 
@@ -135,6 +145,15 @@ class CrossEntropySoftmaxError:
     label `ignore_label` take no part; such labels may lie outside 0..K-1. `reduction` is ``"mean"``, the sum of l
     over the sum of the w that took part (over the number of places without weights or ignored labels), ``"sum"``, or
     ``"none"``, the array of all l, whose `grad` is that of its sum. (ONNX's and, for labels, PyTorch's conventions.)
+
+    >>> from mlp.errors import CrossEntropySoftmaxError
+    >>> error = CrossEntropySoftmaxError()
+    >>> outputs, labels = np.zeros((2, 4)), np.array([0, 3])
+    >>> float(error(outputs, labels)), float(np.log(4))
+    (1.3862943611198906, 1.3862943611198906)
+    >>> error.grad(outputs, labels)
+    array([[-0.375,  0.125,  0.125,  0.125],
+           [ 0.125,  0.125,  0.125, -0.375]])
     """
 
     takes_labels = True

@@ -18,7 +18,13 @@ Initialiser = Callable[[ShapeLike], Array]
 
 
 class ConstantInit:
-    """Every entry is `value`."""
+    """Every entry is `value`.
+
+    >>> from mlp.initialisers import ConstantInit
+    >>> ConstantInit(0.5)((2, 3))
+    array([[0.5, 0.5, 0.5],
+           [0.5, 0.5, 0.5]])
+    """
 
     def __init__(self, value: float) -> None:
         self.value = check_number("ConstantInit: value", value, -float("inf"))
@@ -76,6 +82,11 @@ class GlorotUniformInit(_GlorotInit):
 
     Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010,
     equation 16 (with gain 1).
+
+    >>> from mlp.initialisers import GlorotUniformInit
+    >>> weights = GlorotUniformInit(rng=np.random.RandomState(0))((100, 200))
+    >>> bool(abs(weights).max() <= np.sqrt(6 / 300))
+    True
     """
 
     def __call__(self, shape: ShapeLike) -> Array:

@@ -1,6 +1,7 @@
 """Training: one step, an evaluation, and the coursework's loop around them."""
 
 import logging
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mlp.backend import Array, device_of, to_cpu, to_device
-from mlp.bars import progress_bar
+from mlp.bars import in_notebook, progress_bar
 from mlp.checks import check_choice, check_shape
 from mlp.engine import ENGINES, Engine, Step
 from mlp.learning_rules import GradientDescentLearningRule
@@ -18,6 +19,7 @@ from mlp.models import Model
 logger = logging.getLogger(__name__)
 
 Monitor = Callable[[Array, Array], Any]
+Draw = Callable[[Sequence[int], Sequence[Sequence[float]]], None]
 Batches = Iterable[tuple[Array, Array]]
 
 
@@ -85,10 +87,26 @@ class Optimiser:
     `data_monitors` maps names to functions (outputs, targets) -> number, means over a batch, reported beside the error
     as means over the examples. `schedulers` are applied at the start of each epoch, counted from 0; where they are
     given (an empty list counts), the statistics end with `params_penalty`, as in the coursework of 2016. Progress bars
-    are shown in a terminal, and, with `notebook`, wherever else the training runs. `engine` is ``"plan"``, the fast
+    are shown in a terminal and, with `notebook`, elsewhere too; in a notebook's kernel the training curves are then
+    drawn, anew in their place for every row of the statistics. `engine` is ``"plan"``, the fast
     way to run the model, or ``"layers"``, the layers' own passes; both compute the same numbers, up to rounding.
     Batches are moved to where the model's parameters lie: with ``model.to_gpu()`` the training runs on the GPU, and
     monitors get its arrays.
+
+    >>> from mlp.data_providers import DataProvider
+    >>> from mlp.errors import SumOfSquaredDiffsError
+    >>> from mlp.layers import AffineLayer
+    >>> from mlp.learning_rules import GradientDescentLearningRule
+    >>> from mlp.models import SingleLayerModel
+    >>> from mlp.optimisers import Optimiser
+    >>> inputs = np.random.RandomState(0).normal(size=(100, 2))
+    >>> data = DataProvider(inputs, inputs @ np.array([[1.0], [-2.0]]), batch_size=10)
+    >>> model, rule = SingleLayerModel(AffineLayer(2, 1)), GradientDescentLearningRule(0.1)
+    >>> stats, keys, seconds = Optimiser(model, SumOfSquaredDiffsError(), rule, data).train(20, stats_interval=10)
+    >>> stats.shape, keys
+    ((3, 1), {'error(train)': 0})
+    >>> model.params[0].round(3)
+    array([[ 1., -2.]])
     """
 
     def __init__(
@@ -178,7 +196,9 @@ class Optimiser:
             raise ValueError("Optimiser.train: stats_interval is 0, expected a number of epochs, or -1 for every epoch")
         start = time.perf_counter()
         stats = self.get_epoch_stats()
-        rows = [list(stats.values())]
+        keys = {name: column for column, name in enumerate(stats)}
+        epochs, rows = [0], [list(stats.values())]
+        draw = self._live_curves(keys)
         for epoch in self._progress(range(1, num_epochs + 1), "Exp Prog", num_epochs):
             epoch_start = time.perf_counter()
             for scheduler in self.schedulers or ():
@@ -187,8 +207,10 @@ class Optimiser:
             if epoch % stats_interval == 0:
                 epoch_stats = self.get_epoch_stats()
                 self.log_stats(epoch, time.perf_counter() - epoch_start, epoch_stats)
+                epochs.append(epoch)
                 rows.append(list(epoch_stats.values()))
-        keys = {name: column for column, name in enumerate(stats)}
+                if draw is not None:
+                    draw(epochs, rows)
         return np.array(rows), keys, time.perf_counter() - start
 
     def _placed(self, batch: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -196,7 +218,15 @@ class Optimiser:
         device = device_of(self.learning_rule.params[0]) if self.learning_rule.params else "cpu"
         return to_device(batch[0], device), to_device(batch[1], device)
 
+    def _live_curves(self, keys: Mapping[str, int]) -> Draw | None:
+        """Return what draws the statistics so far, where that was asked for and there is a notebook."""
+        if not (self.notebook and in_notebook()):
+            return None
+        from mlp.plots import LiveFigure, monitor_curves
+
+        live = LiveFigure()
+        return lambda epochs, rows: live.show(monitor_curves(epochs, rows, keys))
+
     def _progress(self, items: Iterable[Any], description: str, total: int) -> Any:
-        return progress_bar(
-            items, desc=description, total=total, leave=False, disable=None if not self.notebook else False
-        )
+        hidden = not (self.notebook or sys.stderr.isatty())
+        return progress_bar(items, desc=description, total=total, leave=False, disable=hidden)

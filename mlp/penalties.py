@@ -13,7 +13,13 @@ rng = np.random.RandomState(seed)
 
 
 class L1Penalty:
-    """c sum |w|, with gradient c sign(w) (0 at 0). The coefficient c is positive."""
+    """c sum |w|, with gradient c sign(w) (0 at 0). The coefficient c is positive.
+
+    >>> from mlp.penalties import L1Penalty
+    >>> penalty = L1Penalty(0.5)
+    >>> float(penalty(np.array([1.0, -2.0]))), penalty.grad(np.array([1.0, -2.0]))
+    (1.5, array([ 0.5, -0.5]))
+    """
 
     def __init__(self, coefficient: float) -> None:
         check_number("L1Penalty: coefficient", coefficient, 0.0, low_open=True)
@@ -34,7 +40,13 @@ class L1Penalty:
 
 
 class L2Penalty:
-    """c/2 sum w^2, with gradient c w. The coefficient c is positive."""
+    """c/2 sum w^2, with gradient c w. The coefficient c is positive.
+
+    >>> from mlp.penalties import L2Penalty
+    >>> penalty = L2Penalty(0.5)
+    >>> float(penalty(np.array([1.0, -2.0]))), penalty.grad(np.array([1.0, -2.0]))
+    (1.25, array([ 0.5, -1. ]))
+    """
 
     def __init__(self, coefficient: float) -> None:
         check_number("L2Penalty: coefficient", coefficient, 0.0, low_open=True)

@@ -1,8 +1,10 @@
 """Figures drawn from a run's records: the report's training curves and its gradient flow."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -79,6 +81,47 @@ def gradient_flow(rows: Sequence[LayerGradient], title: str) -> Figure:
     else:
         linear.set_title(f"epoch {epochs[0]}" if epochs else "no epoch yet", fontsize=9)
     return figure
+
+
+_LINES = (("(train)", TRAIN, "training"), ("(valid)", VALID, "validation"), ("", TRAIN, None))
+"""How the names of statistics end, and the line of each."""
+
+
+def monitor_curves(epochs: Sequence[int], rows: Sequence[Sequence[float]], keys: Mapping[str, int]) -> Figure:
+    """Return a panel for every monitor of an `Optimiser`: its statistics against epochs, training and validation."""
+    names = list(dict.fromkeys(key.removesuffix("(train)").removesuffix("(valid)") for key in keys))
+    figure = _figure(4.5 * len(names), 3.6)
+    marker = "o" if len(epochs) <= 20 else ""
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for suffix, colour, label in _LINES:
+            if name + suffix in keys:
+                values = [row[keys[name + suffix]] for row in rows]
+                axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=label)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        if name not in keys:
+            axes.legend()
+    return figure
+
+
+class LiveFigure:
+    """A figure in a notebook that every `show` draws anew, in its place."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, figure: Figure) -> None:
+        """Show a figure in place of the last one."""
+        ipython: Any = import_module("IPython.display")
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=100)
+        image = ipython.Image(content.getvalue(), format="png", alt="training curves")
+        if self._handle is None:
+            self._handle = ipython.display(image, display_id=True)
+        else:
+            self._handle.update(image)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

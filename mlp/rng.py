@@ -26,7 +26,12 @@ def default_rng(rng: Rng | None) -> Rng:
 
 
 def stream(seed: int, name: str, *counters: int) -> np.random.Generator:
-    """Return the random stream called `name` of a run with this seed, e.g. ``stream(0, "order", epoch)``."""
+    """Return the random stream called `name` of a run with this seed, e.g. ``stream(0, "order", epoch)``.
+
+    >>> from mlp.rng import stream
+    >>> stream(0, "order", 1).permutation(4).tolist() == stream(0, "order", 1).permutation(4).tolist()
+    True
+    """
     return np.random.default_rng([seed, zlib.crc32(name.encode()), *counters])
 
 

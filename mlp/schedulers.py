@@ -52,6 +52,10 @@ class CosineAnnealing(LearningRateScheduler):
 
     Per epoch, without restarts. Loshchilov and Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR
     2017, equation 5.
+
+    >>> from mlp.schedulers import CosineAnnealing
+    >>> [round(CosineAnnealing(0.0, 1.0, 4).learning_rate_at(epoch), 3) for epoch in range(5)]
+    [1.0, 0.854, 0.5, 0.146, 0.0]
     """
 
     def __init__(self, min_learning_rate: float, max_learning_rate: float, total_epochs: int) -> None:

@@ -30,6 +30,11 @@ class DataProvider:
     A last, incomplete batch is dropped; `max_num_batches` (-1: no limit) caps an epoch. With `shuffle_order` one
     permutation of `rng` is drawn per epoch, and one at construction. At the end of an epoch the provider is ready
     for the next one.
+
+    >>> from mlp.data_providers import DataProvider
+    >>> provider = DataProvider(np.arange(10.0)[:, None], np.arange(10), batch_size=4, shuffle_order=False)
+    >>> [targets.tolist() for inputs, targets in provider]
+    [[0, 1, 2, 3], [4, 5, 6, 7]]
     """
 
     def __init__(

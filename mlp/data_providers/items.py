@@ -64,7 +64,7 @@ class CIFAR100(CIFAR10):
 class EMNISTPytorchDataProvider:
     """EMNIST balanced as (image, label) pairs; an image, float32, goes through each of `transforms` in turn.
 
-    Arguments else are `EMNISTDataProvider`'s; without `flatten`, the default here, an image is (1, 28, 28).
+    The other arguments are those of `EMNISTDataProvider`; without `flatten`, the default here, an image is (1, 28, 28).
     """
 
     def __init__(

@@ -46,6 +46,15 @@ class Engine:
     layers added or replaced, an attribute of a layer set to another object - all plans are made anew. `precision` is
     that of products in 3x3 convolutions on a GPU: ``"fp32"``, or ``"tf32"`` on tensor cores, whose factors have 10 bits
     of fraction.
+
+    >>> from mlp.engine import Engine
+    >>> from mlp.errors import CrossEntropySoftmaxError
+    >>> from mlp.models import vgg08
+    >>> engine = Engine(vgg08(num_classes=10), CrossEntropySoftmaxError())
+    >>> images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    >>> step = engine.forward_backward(images, np.arange(4))
+    >>> step.outputs.shape, len(step.grads) == len(engine.params)
+    ((4, 10), True)
     """
 
     def __init__(self, model: Model, error: Any = None, kind: str = "plan", precision: str = "fp32") -> None:

@@ -4,8 +4,10 @@ import sys
 import time
 from types import TracebackType
 
-from mlp.bars import progress_bar
+from mlp.bars import in_notebook, progress_bar
 from mlp.optimisers import Scores
+from mlp.plots import LiveFigure, training_curves
+from mlp.records import RunFolder
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -17,9 +19,11 @@ class Progress:
     """
 
     def __init__(self, total: int, done: int, quiet: bool) -> None:
-        interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
+        notebook = in_notebook()
+        interactive = sys.stderr.isatty() or notebook
         self.total, self.done, self.quiet = total, done, quiet
         self.as_lines = not interactive and not quiet
+        self.live = LiveFigure() if notebook and not quiet else None
         self.bar = progress_bar(
             total=total,
             initial=done,
@@ -47,6 +51,11 @@ class Progress:
                 file=sys.stderr,
                 flush=True,
             )
+
+    def draw(self, run: RunFolder) -> None:
+        """Draw the run's training curves, in a notebook, in the place of the last ones."""
+        if self.live is not None:
+            self.live.show(training_curves(run.metrics(), run.path.name))
 
     def say(self, line: str) -> None:
         """Print a line, above the bar."""

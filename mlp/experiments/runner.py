@@ -184,6 +184,7 @@ class Runner:
             f"train loss {metrics.train_loss:.3f} acc {metrics.train_acc:.2f} %  "
             f"val loss {metrics.val_loss:.3f} acc {metrics.val_acc:.2f} %  {metrics.seconds:.1f} s"
         )
+        progress.draw(self.folder)
 
     def _gradient_flow(self, epoch: int, last: Step) -> list[LayerGradient]:
         """Return mean |dE/dw| of every parameter that is not an offset, in layer order."""

@@ -189,8 +189,7 @@ class RandomReluLayer(Layer):
 
     As in the coursework there is no evaluation mode: each `fprop` draws, unless it is given the `leakiness`, as in
     ``fprop(inputs, leakiness=0.5 * (layer.lower + layer.upper))``. At x = 0 the gradient is r. Xu, Wang, Chen and Li,
-    Empirical evaluation of rectified activations in convolutional network, 2015, section 2.4 (where the negative
-    inputs are divided by what is drawn, here multiplied).
+    Empirical evaluation of rectified activations in convolutional network, 2015, section 2.4.
     """
 
     def __init__(self, lower: float = 0.125, upper: float = 1.0 / 3.0, rng: Rng | None = None) -> None:

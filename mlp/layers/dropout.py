@@ -55,7 +55,7 @@ class DropoutLayer(StochasticLayer):
         return outputs
 
     def bprop(self, inputs: Array, outputs: Array, grads_wrt_outputs: Array) -> Array:
-        """Return dE/dx = dE/dy mask, with the mask of the last `fprop`."""
+        """Return dE/dy times the factors, mask and scale, of the last `fprop`."""
         check_same_shape("DropoutLayer.bprop: grads_wrt_outputs", grads_wrt_outputs, inputs)
         return grads_wrt_outputs * self.remembered(DropoutMask, inputs, outputs).factors
 

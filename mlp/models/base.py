@@ -151,7 +151,18 @@ class SingleLayerModel(Model):
 
 
 class MultipleLayerModel(Model):
-    """A model of layers in a row."""
+    """A model of layers in a row.
+
+    >>> from mlp.layers import AffineLayer, ReluLayer
+    >>> from mlp.models import MultipleLayerModel
+    >>> model = MultipleLayerModel([AffineLayer(4, 3), ReluLayer(), AffineLayer(3, 2)])
+    >>> activations = model.fprop(np.ones((5, 4)))
+    >>> [activation.shape for activation in activations]
+    [(5, 4), (5, 3), (5, 3), (5, 2)]
+    >>> grads = model.grads_wrt_params(activations, np.ones((5, 2)))
+    >>> [grad.shape for grad in grads] == [param.shape for param in model.params]
+    True
+    """
 
     def __repr__(self) -> str:
         lines = "\n    ".join(str(layer) for layer in self.layers)

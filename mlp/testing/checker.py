@@ -63,6 +63,19 @@ def check_gradients(
     refused; ties get a sub-gradient. `subject` is not changed. Returns the report, a table.
 
     The error names the mode, the array, an entry with what was got and expected, and a guess at the cause.
+
+    >>> from mlp.layers import AffineLayer
+    >>> from mlp.testing import check_gradients
+    >>> report = check_gradients(AffineLayer(3, 2), (5, 3))
+    >>> report.right, report.worst < 1e-12
+    (True, True)
+    >>> class Wrong(AffineLayer):
+    ...     def bprop(self, inputs, outputs, grads_wrt_outputs):
+    ...         return 2.0 * grads_wrt_outputs @ self.weights
+    >>> check_gradients(Wrong(3, 2), (5, 3))
+    Traceback (most recent call last):
+    ...
+    mlp.testing.report.GradientError: gradients of ...
     """
     methods, modes = _chosen("methods", methods, METHODS), _chosen("modes", modes, MODES)
     if tolerance is not None:

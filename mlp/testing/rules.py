@@ -24,6 +24,11 @@ def check_learning_rule(
     ten, and at the end. Also checked: parameters are changed in place, gradients are not changed, parameters do not
     disturb each other, a learning rate set on the way is heeded, `reset` starts anew, and float32 stays float32. The
     rule is left initialised with nothing.
+
+    >>> from mlp.learning_rules import GradientDescentLearningRule
+    >>> from mlp.testing import check_learning_rule
+    >>> check_learning_rule(GradientDescentLearningRule(0.1), lambda start, grads: start - 0.1 * sum(grads)) < 1e-12
+    True
     """
     if isinstance(rule, type) or not all(hasattr(rule, name) for name in ("initialise", "update_params", "reset")):
         raise TypeError(f"check_learning_rule: rule is {rule!r}, expected a learning rule")

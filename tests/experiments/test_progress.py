@@ -2,7 +2,7 @@
 
 import io
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,7 +30,7 @@ def stderr(monkeypatch):
         monkeypatch.setattr(sys, "stderr", stream)
         return stream
 
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(progress, "in_notebook", lambda: False)
     return use
 
 
@@ -87,7 +87,7 @@ def test_a_terminal_gets_a_bar(stderr):
 
 def test_a_notebook_gets_a_bar(stderr, monkeypatch):
     log = stderr(io.StringIO())
-    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
     with Progress(100, 0, quiet=False) as shown:
         shown.step(1, 1, 100, SCORES)
     assert "epoch 1/1" in log.getvalue()
