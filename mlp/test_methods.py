@@ -120,7 +120,7 @@ def _outcome(subject: Any, few: Array, got: tuple[Any, Any], right: tuple[Any, A
         try:
             check_gradients(subject, few)
         except GradientError as error:
-            warnings.warn(str(error), RuntimeWarning, stacklevel=3)
+            warnings.warn(str(error), RuntimeWarning, stacklevel=4)
             agree[1] = False
     return Outcome(float(agree[0]), got[0], right[0], float(agree[1]), got[1], right[1])
 

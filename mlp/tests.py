@@ -51,5 +51,7 @@ def test_cosine_scheduler() -> bool:
     return True
 
 
-def _compare(who: str, what: str, got: Array | float, expected: Array | float) -> None:
+def _compare(who: str, what: str, got: Array | float | None, expected: Array | float) -> None:
+    if got is None:
+        raise AssertionError(f"{who}: {what} is None, expected {expected}")
     np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=f"{who}: {what}")

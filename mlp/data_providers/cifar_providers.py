@@ -9,7 +9,7 @@ from mlp.checks import check_flag
 from mlp.data_providers.base import DataDamagedError, DataMissingError, OneOfKDataProvider
 from mlp.data_providers.cifar import read_cifar
 from mlp.data_providers.download import find_file
-from mlp.data_providers.npz import check_examples, check_set, read_npz
+from mlp.data_providers.npz import check_examples, check_names, check_set, read_npz
 from mlp.rng import Rng
 
 TRAINING_IMAGES = 40_000
@@ -20,8 +20,8 @@ class CIFAR10DataProvider(OneOfKDataProvider):
     """Batches of CIFAR-10: inputs (N, 3072) float32, targets one-hot (N, 10) float64; `label_map` names the classes.
 
     `which_set` is 'train' or 'valid'. Read from the coursework's cifar-10-SET.npz, whose inputs are taken as they
-    are; without it from the official archive, found or downloaded as in `load_cifar`: pixels / 255, channel by
-    channel, the first 40,000 training images in the file's order, or the last 10,000.
+    are, in float32; without it from the official archive, found or downloaded as in `load_cifar`: pixels / 255,
+    channel by channel, the first 40,000 training images in the file's order, or the last 10,000.
     """
 
     num_classes = 10
@@ -69,14 +69,17 @@ def _load(dataset: str, which_set: str, data_dir: str | Path | None, coarse: boo
             return _load_official(dataset, which_set, data_dir, bool(coarse))
         except DataMissingError as error:
             raise DataMissingError(f"The coursework's {name} was not found, nor the official files: {error}") from error
-    kind = "" if coarse is None else "coarse_" if coarse else "fine_"
+    kind, classes = ("", 10) if coarse is None else ("coarse_", 20) if coarse else ("fine_", 100)
     inputs, targets, label_map = read_npz(path, "inputs", "targets", f"{kind}label_map")
     if coarse is not None:
         if targets.ndim != 2 or targets.shape[1] != 2:
             raise DataDamagedError(f"{path}: targets {targets.shape}, expected (N, 2): fine and coarse labels")
         targets = targets[:, int(coarse)]
-    check_examples(path, inputs, targets, len(label_map))
-    return inputs, targets.astype(np.int64), label_map
+    check_examples(path, inputs, targets, classes)
+    check_names(path, label_map, classes)
+    if inputs.size != 3072 * len(inputs):
+        raise DataDamagedError(f"{path}: inputs {inputs.shape}, expected (N, 3072)")
+    return inputs.reshape(len(inputs), -1).astype(np.float32), targets.astype(np.int64), label_map
 
 
 def _load_official(

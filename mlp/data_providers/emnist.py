@@ -76,7 +76,10 @@ def load_emnist(which_set: str, data_dir: str | Path | None = None) -> tuple[Arr
         inputs, labels = read_npz(path, "inputs", "targets")
     else:
         path = images
-        inputs = read_idx(images).swapaxes(1, 2)[part]  # the original images lie on their side
+        inputs = read_idx(images)[part]
+        if inputs.shape[1:] != (28, 28):
+            raise DataDamagedError(f"{path}: images {inputs.shape}, expected (N, 28, 28)")
+        inputs = inputs.swapaxes(1, 2)  # the original images lie on their side
         labels = read_idx(images.with_name(images.name.replace("images-idx3", "labels-idx1")))[part]
     check_examples(path, inputs, labels, EMNISTDataProvider.num_classes)
     if inputs.size != len(inputs) * 784:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mlp.data_providers.base import OneOfKDataProvider
-from mlp.data_providers.npz import check_examples, check_set, need_file, read_npz
+from mlp.data_providers.npz import check_examples, check_names, check_set, need_file, read_npz
 from mlp.rng import Rng
 
 
@@ -35,6 +35,7 @@ class MSD10GenreDataProvider(OneOfKDataProvider):
         path = need_file(name, "The Million Song Dataset's part", data_dir, "It comes with the course's files.")
         inputs, targets, self.label_map = read_npz(path, "inputs", "targets", "label_map")
         check_examples(path, inputs, targets, self.num_classes)
+        check_names(path, self.label_map, self.num_classes)
         flat = inputs.reshape(len(inputs), -1).astype(np.float32)
         super().__init__(flat, targets, batch_size, max_num_batches, shuffle_order, rng)
 

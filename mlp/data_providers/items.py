@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mlp.backend import Array
-from mlp.checks import check_positive_int, check_shape
+from mlp.checks import DTypeError, check_positive_int, check_shape
 from mlp.data_providers.cifar import load_cifar
 from mlp.data_providers.emnist import EMNISTDataProvider
 from mlp.data_providers.npz import check_set
@@ -105,14 +105,16 @@ class DataAugmentation:
 
     def __call__(self, image: Any) -> Any:
         """Return the image, cropped and flipped; of the kind that came."""
+        if isinstance(image, Image.Image) and image.mode not in ("RGB", "RGBA"):
+            raise DTypeError(f"DataAugmentation: image has the mode {image.mode}, expected RGB: image.convert('RGB')")
         pixels: Array = np.asarray(image)
         check_shape("DataAugmentation: image", pixels, ("H", "W", "C"), integers=True)
         size = 2 * self.padding + 1
         top, left = (min(int(size * self.rng.uniform()), size - 1) for _ in range(2))
         padded = np.pad(pixels, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))
         cropped = padded[top : top + pixels.shape[0], left : left + pixels.shape[1]]
-        flipped = cropped[:, ::-1] if self.rng.uniform() < 0.5 else cropped
-        return Image.fromarray(np.ascontiguousarray(flipped)) if isinstance(image, Image.Image) else flipped
+        flipped = np.ascontiguousarray(cropped[:, ::-1] if self.rng.uniform() < 0.5 else cropped)
+        return Image.fromarray(flipped) if isinstance(image, Image.Image) else flipped
 
 
 def _through(transform: Transform | None, value: Any) -> Any:

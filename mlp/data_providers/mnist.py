@@ -4,6 +4,7 @@ LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document r
 """
 
 import gzip
+import zlib
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -121,7 +122,7 @@ def read_idx(path: Path) -> Array:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataDamagedError(f"{path} cannot be read: {error}. It was left as it is.") from error
     axes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))

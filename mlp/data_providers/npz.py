@@ -43,7 +43,13 @@ def check_examples(path: Path, inputs: Array, labels: Array, num_classes: int) -
     """Raise DataDamagedError unless there is a label in 0..num_classes - 1 for each of the inputs."""
     if inputs.dtype.kind not in "fiu" or labels.dtype.kind not in "iu":
         raise DataDamagedError(f"{path}: arrays of {inputs.dtype} and {labels.dtype}, expected numbers")
-    if labels.shape != inputs.shape[:1] or not len(labels):
+    if labels.ndim != 1 or labels.shape != inputs.shape[:1] or not len(labels):
         raise DataDamagedError(f"{path}: inputs {inputs.shape} and labels {labels.shape}, expected as many of both")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise DataDamagedError(f"{path}: labels outside 0..{num_classes - 1}")
+
+
+def check_names(path: Path, names: Array, num_classes: int) -> None:
+    """Raise DataDamagedError unless there is a name for each class."""
+    if names.shape != (num_classes,):
+        raise DataDamagedError(f"{path}: names of classes {names.shape}, expected ({num_classes},)")

@@ -1,118 +1,234 @@
-"""Reads the pickled files of CIFAR's Python archive and the coursework's packs, and nothing that could run code.
+"""Reads the pickled files of CIFAR's Python archive and the coursework's packs, and can run nothing.
 
-A pickle is a program. This reader admits only the opcodes that build dictionaries, lists, strings, whole numbers
-and arrays of bytes (in packs, of numbers), checks all of them before the first is run, and lets no name stand for
-anything but inert stand-ins for NumPy's: arrays are rebuilt here, not by what the file says.
+A pickle is a program for a machine with a stack. This is a machine of our own for it, without Python's: it knows the
+instructions that build dictionaries, lists, tuples, text, numbers and arrays, and no other. What a file names (NumPy's
+functions that make an array) it only compares with a list; nothing is looked up, called or changed.
 """
 
-import io
-import pickle
 import pickletools
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from mlp.backend import Array
 from mlp.data_providers.base import DataDamagedError
 
-_ADMITTED = frozenset(
-    """PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 STRING BINSTRING SHORT_BINSTRING
-    BINUNICODE SHORT_BINBYTES BINBYTES EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT
-    SETITEM SETITEMS PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET GLOBAL REDUCE BUILD""".split()
-)
-_ADMITTED_IN_PACKS = _ADMITTED | set("FRAME MEMOIZE STACK_GLOBAL SHORT_BINUNICODE BINBYTES8 BINFLOAT".split())
+MAX_DEPTH, MAX_KEY = 8, 200
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_VALUES = frozenset("BININT BININT1 BININT2 LONG1 BINUNICODE SHORT_BINBYTES BINBYTES".split())
+_PACK_VALUES = _VALUES | set("SHORT_BINUNICODE BINBYTES8 BINFLOAT".split())
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NAMES = {("numpy", "ndarray"), ("numpy", "dtype"), *((module, "_reconstruct") for module in _MULTIARRAY)}
+_PACK_NAMES = _NAMES | {("_codecs", "encode"), ("__builtin__", "bytes"), ("builtins", "bytes")}
+_PACK_NAMES |= {(module, "scalar") for module in _MULTIARRAY}
+
+
+_ACTIONS = {
+    "MARK": "_mark",
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), "_string"),
+    "TUPLE": "_tuple",
+    "EMPTY_LIST": "_empty_list",
+    "EMPTY_DICT": "_empty_dict",
+    "APPEND": "_append",
+    "APPENDS": "_appends",
+    "SETITEM": "_setitem",
+    "SETITEMS": "_setitems",
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), "_put"),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), "_get"),
+    "GLOBAL": "_global",
+    "REDUCE": "_reduce",
+    "BUILD": "_build",
+}
+"""The method of each instruction with an effect."""
+_PACK_ACTIONS = {"MEMOIZE": "_memoize", "STACK_GLOBAL": "_stack_global"}
+
+
+class PickleError(ValueError):
+    """A pickle is not what this reader admits."""
+
+
+class _Name(str):
+    """What a file names. A value of its own kind, so that no text can pass for it."""
 
 
 class _DType:
-    """Stands for numpy.dtype: holds a code, which must be one of `codes`."""
+    """A dtype, by its code."""
 
-    codes: ClassVar[tuple[str, ...]] = ("u1",)
-    expected: ClassVar[str] = "bytes (u1)"
-
-    def __init__(self, code: object = None, *_: object) -> None:
-        self.code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
-        if self.code not in self.codes:
-            raise pickle.UnpicklingError(f"an array of {reprlib.repr(code)}, expected {self.expected}")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Refuse big-endian numbers; ignore the flags."""
-        if state[1] not in ("<", "|", "=", b"<", b"|", b"="):
-            raise pickle.UnpicklingError(f"an array in the byte order {reprlib.repr(state[1])}")
-
-
-class _NumberDType(_DType):
-    """The same in a pack: numbers, or the one object that a pack is."""
-
-    codes = ("u1", "i8", "f4", "f8", "O8")
-    expected = "numbers"
+    def __init__(self, code: str) -> None:
+        self.code = code
 
 
 class _Array:
-    """Stands for the array under construction: the state gives its shape and its bytes."""
+    """An array, whose shape and bytes come later."""
 
-    value: Any = np.empty(0, np.uint8)
+    value: Any = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        if isinstance(dtype, _DType) and dtype.code == "O8" and shape == () and isinstance(data, list) and data:
-            self.value = data[0]
+
+class _Machine:
+    """Runs a pickle; `numbers` admits what packs need beyond CIFAR's arrays of bytes."""
+
+    def __init__(self, data: bytes, numbers: bool) -> None:
+        self.data, self.numbers, self.room = data, numbers, len(data)
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """Return what the pickle builds. Raises PickleError, or another error for one that makes no sense."""
+        values = _PACK_VALUES if self.numbers else _VALUES
+        for opcode, argument, position in pickletools.genops(self.data):
+            name = opcode.name
+            if name == "STOP":
+                return self.stack.pop()
+            if name in values:
+                self.stack.append(argument)
+            elif name in _CONSTANTS:
+                self.stack.append(_CONSTANTS[name])
+            elif name in _TUPLES:
+                self.stack.append(tuple(self._pop(_TUPLES[name])))
+            elif (name == "PROTO" and int(argument or 0) <= 5) or (name == "FRAME" and self.numbers):
+                pass
+            elif name in _ACTIONS or (self.numbers and name in _PACK_ACTIONS):
+                getattr(self, _ACTIONS.get(name) or _PACK_ACTIONS[name])(argument)
+            else:
+                raise PickleError(f"opcode {name} at byte {position} is not admitted")
+        raise PickleError("it has no end")
+
+    def _pop(self, count: int) -> list[Any]:
+        if count > len(self.stack) - (self.marks[-1] if self.marks else 0):
+            raise PickleError("it takes more than there is")
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+    def _pop_mark(self) -> list[Any]:
+        taken = self.stack[self.marks[-1] :]
+        del self.stack[self.marks.pop() :]
+        return taken
+
+    def _mark(self, _: object) -> None:
+        self.marks.append(len(self.stack))
+
+    def _string(self, text: str) -> None:
+        self.stack.append(text.encode("latin-1"))
+
+    def _tuple(self, _: object) -> None:
+        self.stack.append(tuple(self._pop_mark()))
+
+    def _empty_list(self, _: object) -> None:
+        self.stack.append([])
+
+    def _empty_dict(self, _: object) -> None:
+        self.stack.append({})
+
+    def _append(self, _: object) -> None:
+        self._extend(self._pop(1))
+
+    def _appends(self, _: object) -> None:
+        self._extend(self._pop_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise PickleError("it appends to what is no list")
+        self.stack[-1].extend(items)
+
+    def _setitem(self, _: object) -> None:
+        self._set(self._pop(2))
+
+    def _setitems(self, _: object) -> None:
+        self._set(self._pop_mark())
+
+    def _set(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not dict:
+            raise PickleError("it sets an entry of what is no dictionary")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) not in (str, bytes) or len(key) > MAX_KEY:
+                raise PickleError(f"a key of the dictionary is {reprlib.repr(key)}, expected a short text")
+            self.stack[-1][_text(key)] = value
+
+    def _put(self, index: int) -> None:
+        if int(index) > len(self.data):
+            raise PickleError(f"memo entry {index}, in a file of {len(self.data)} bytes")
+        self.memo[int(index)] = self.stack[-1]
+
+    def _memoize(self, _: object) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _get(self, index: int) -> None:
+        self.stack.append(self.memo[int(index)])
+
+    def _global(self, words: str) -> None:
+        self._named(*words.split(" ", 1))
+
+    def _stack_global(self, _: object) -> None:
+        self._named(*self._pop(2))
+
+    def _named(self, module: str, name: str) -> None:
+        if (module, name) not in (_PACK_NAMES if self.numbers else _NAMES):
+            raise PickleError(f"it asks for {module[:60]}.{name[:60]}, which this file has no need of")
+        self.stack.append(_Name(f"{module}.{name}"))
+
+    def _reduce(self, _: object) -> None:
+        function, arguments = self._pop(2)
+        if type(function) is not _Name or type(arguments) is not tuple:
+            raise PickleError(f"it calls {reprlib.repr(function)}")
+        maker: dict[str, Any] = {
+            "_reconstruct": lambda *_: _Array(),
+            "dtype": self._dtype,
+            "encode": self._bytes,
+            "bytes": bytes,
+        }
+        if function.endswith(".scalar"):
+            self.stack.append(self._filled((), *arguments).item())
+        elif function == "numpy.ndarray" or (function.endswith("bytes") and arguments):
+            raise PickleError(f"it calls {function}")
+        else:
+            self.stack.append(maker[function.rpartition(".")[2]](*arguments))
+
+    def _build(self, _: object) -> None:
+        (state,) = self._pop(1)
+        target = self.stack[-1]
+        if type(state) is not tuple or type(target) not in (_Array, _DType):
+            raise PickleError("it changes a name")
+        if type(target) is _DType:
+            if self.numbers and state[1] not in ("<", "|", "=", b"<", b"|", b"="):
+                raise PickleError(f"an array in the byte order {reprlib.repr(state[1])}")
             return
-        size = int(str(dtype.code)[1:]) if isinstance(dtype, _DType) and dtype.code != "O8" else 0
-        if not size or fortran or not isinstance(data, bytes) or prod(shape) * size != len(data):
-            raise pickle.UnpicklingError("the array's shape does not match its bytes")
-        self.value = np.frombuffer(data, f"<{dtype.code}").reshape(shape)
+        _, shape, dtype, fortran, content = state
+        if fortran and not self.numbers:
+            raise PickleError("the array's shape does not match its bytes: its axes are reversed")
+        if type(dtype) is _DType and dtype.code == "O8":
+            if shape != () or type(content) is not list or len(content) != 1:
+                raise PickleError("an array of objects that is not one dictionary")
+            target.value = content[0]
+        else:
+            target.value = self._filled(shape, dtype, content, "F" if fortran else "C")
 
+    def _dtype(self, code: object, *_: object) -> _DType:
+        text = code.decode("ascii", "replace") if type(code) is bytes else code
+        admitted, expected = (("u1", "i8", "f4", "f8", "O8"), "numbers") if self.numbers else (("u1",), "bytes (u1)")
+        if text not in admitted:
+            raise PickleError(f"an array of {reprlib.repr(code)}, expected {expected}")
+        return _DType(str(text))
 
-class _Inert:
-    """Stands for numpy.ndarray, which the file only names; has no attributes that a file could change."""
+    def _bytes(self, text: str, encoding: str) -> bytes:
+        if type(text) is not str or encoding != "latin1":
+            raise PickleError(f"bytes in the encoding {reprlib.repr(encoding)}")
+        self.room -= len(text)
+        if self.room < 0:
+            raise PickleError("it makes more bytes than it has")
+        return text.encode("latin-1")
 
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("it changes a name")
-
-
-class _Reconstruct(_Inert):
-    """Stands for NumPy's function that makes an array to be filled."""
-
-    __slots__ = ()
-
-    def __call__(self, *_: object) -> _Array:
-        return _Array()
-
-
-_NAMES = {
-    ("numpy", "ndarray"): _Inert(),
-    ("numpy", "dtype"): _DType,
-    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
-    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
-}
-
-
-def _bytes(text: str, encoding: str) -> bytes:
-    """Stands for _codecs.encode, by which pickles of protocol 2 make bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in the encoding {reprlib.repr(encoding)}")
-    return text.encode("latin1")
-
-
-_NAMES_IN_PACKS = {**_NAMES, ("numpy", "dtype"): _NumberDType, ("_codecs", "encode"): _bytes}
-
-
-class _Reader(pickle.Unpickler):
-    names: ClassVar[dict[tuple[str, str], Any]] = _NAMES
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.names:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which this file has no need of")
-        return self.names[module, name]
-
-
-class _PackReader(_Reader):
-    names = _NAMES_IN_PACKS
+    def _filled(self, shape: Any, dtype: Any, content: Any, order: Any = "C") -> Array:
+        whole = type(shape) is tuple and len(shape) <= 32 and all(type(size) is int and size >= 0 for size in shape)
+        size = int(dtype.code[1:]) if type(dtype) is _DType and dtype.code != "O8" else 0
+        if not whole or not size or type(content) is not bytes or prod(shape) * size != len(content):
+            raise PickleError("the array's shape does not match its bytes")
+        return np.frombuffer(content, f"<{dtype.code}").reshape(shape, order=order)
 
 
 def read_pickled_dict(data: bytes, what: str) -> dict[str, Any]:
@@ -121,57 +237,59 @@ def read_pickled_dict(data: bytes, what: str) -> dict[str, Any]:
     Arrays come back as uint8 arrays. Raises DataDamagedError for anything that is not such a file.
     """
     try:
-        _check_opcodes(data, _ADMITTED)
-        content = _Reader(io.BytesIO(data), encoding="bytes").load()
-        if not isinstance(content, dict):
-            raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, expected a dictionary")
-        return {_text(key): _plain(value) for key, value in content.items()}
-    except Exception as error:  # the opcodes of a damaged file can fail in any way
+        content = _Machine(data, numbers=False).run()
+        if type(content) is not dict:
+            raise PickleError(f"it holds a {type(content).__name__.strip('_')}, expected a dictionary")
+        return {key: _plain(value) for key, value in content.items()}
+    except Exception as error:  # a damaged file can fail in any way
         raise DataDamagedError(f"{what}: not a CIFAR file, or damaged: {error}") from error
 
 
 def read_pack(data: bytes, what: str) -> dict[str, Array]:
-    """Return the arrays in a pack: a dictionary of arrays and dictionaries, pickled by ``numpy.save`` into an npy file.
+    """Return the arrays in a pack: a dictionary of arrays, numbers and dictionaries, saved by ``numpy.save``.
 
-    Keys within keys are joined by slashes. Raises DataDamagedError for anything that is not such a file.
+    Keys within keys are joined by slashes; numbers become arrays. Raises DataDamagedError for anything that is not
+    such a file.
     """
     try:
         start = 10 + int.from_bytes(data[8:10], "little")
         if data[:8] != b"\x93NUMPY\x01\x00" or b"'|O'" not in data[10:start]:
-            raise pickle.UnpicklingError("it is no npy file of an object")
-        _check_opcodes(data[start:], _ADMITTED_IN_PACKS)
-        content = _PackReader(io.BytesIO(data[start:]), encoding="bytes").load()
-        return dict(_flattened(content.value, ""))
-    except Exception as error:  # the opcodes of a damaged file can fail in any way
+            raise PickleError("it is no npy file of an object")
+        content = _Machine(data[start:], numbers=True).run()
+        if type(content) is not _Array or type(content.value) is not dict:
+            raise PickleError("it holds no dictionary")
+        found = list(_flattened(content.value, "", set()))
+        if len(dict(found)) < len(found):
+            raise PickleError("two entries have one name")
+        return dict(found)
+    except Exception as error:  # a damaged file can fail in any way
         raise DataDamagedError(f"{what}: not a pack of the coursework, or damaged: {error}") from error
 
 
-def _flattened(content: object, path: str) -> Iterator[tuple[str, Array]]:
-    if isinstance(content, dict):
+def _flattened(content: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Array]]:
+    if type(content) is dict:
+        if id(content) in seen or path.count("/") >= MAX_DEPTH:
+            raise PickleError("a dictionary in itself, in two places, or too deep in others")
+        seen.add(id(content))
         for key, value in content.items():
-            yield from _flattened(value, f"{path}/{_text(key)}" if path else _text(key))
-    elif isinstance(content, _Array) and isinstance(content.value, np.ndarray):
+            yield from _flattened(value, f"{path}/{key}" if path else key, seen)
+    elif type(content) in (int, float):
+        yield path, np.array(content, np.float64)
+    elif type(content) is _Array and isinstance(content.value, np.ndarray):
         yield path, content.value
-
-
-def _check_opcodes(data: bytes, admitted: Iterable[str]) -> None:
-    """Raise UnpicklingError unless a pickle has these opcodes only, and asks for no more memory than it has bytes."""
-    for opcode, argument, position in pickletools.genops(data):
-        if opcode.name not in admitted:
-            raise pickle.UnpicklingError(f"opcode {opcode.name} at byte {position} is not admitted")
-        if opcode.name.endswith("PUT") and int(argument or 0) > len(data):  # it would be answered with memory
-            raise pickle.UnpicklingError(f"memo entry {argument} at byte {position}")
+    else:
+        raise PickleError(f"{path} is neither an array nor a number")
 
 
 def _plain(value: object) -> Any:
-    """Return an array in place of its stand-in; refuse stand-ins elsewhere."""
-    if isinstance(value, _Array):
+    """Return an array in place of what stands for it; refuse it elsewhere."""
+    if type(value) is _Array and isinstance(value.value, np.ndarray):
         return value.value
     for item in value if isinstance(value, (list, tuple)) else (value,):
-        if not isinstance(item, (bytes, str, int, type(None), list, tuple, dict)):
-            raise pickle.UnpicklingError("an array that is no entry of the dictionary")
+        if type(item) not in (bytes, str, int, bool, type(None), list, tuple, dict):
+            raise PickleError("an array that is no entry of the dictionary")
     return value
 
 
-def _text(key: object) -> str:
-    return key.decode("ascii") if isinstance(key, bytes) else str(key)
+def _text(key: str | bytes) -> str:
+    return key.decode("ascii") if isinstance(key, bytes) else key

@@ -1,7 +1,9 @@
 """The coursework's data sets of real targets: a power plant's output, and Scotland's rain."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,32 +85,47 @@ def load_ccpp(which_set: str, data_dir: str | Path | None = None) -> tuple[Array
     advice = f"Put the coursework's file there, or the original's first sheet as Folds5x2_pp.csv: {CCPP_SOURCE}"
     path = need_file("ccpp_data.npz", "The power plant's data", data_dir, advice)
     inputs, targets = read_npz(path, f"{which_set}_inputs", f"{which_set}_targets")
-    if inputs.ndim != 2 or inputs.dtype.kind != "f" or targets.dtype.kind != "f" or len(inputs) != len(targets):
-        raise DataDamagedError(f"{path}: arrays {inputs.shape} and {targets.shape}, expected (N, 4) and (N, 1)")
+    shapes = inputs.shape, targets.shape
+    if shapes != ((inputs.size // 4, 4), (inputs.size // 4, 1)) or inputs.dtype.kind + targets.dtype.kind != "ff":
+        raise DataDamagedError(f"{path}: arrays {shapes[0]} and {shapes[1]}, expected (N, 4) and (N, 1), floats")
+    if not (np.isfinite(inputs).all() and np.isfinite(targets).all()):
+        raise DataDamagedError(f"{path} holds numbers that are not finite. It was left as it is.")
     return inputs, targets
 
 
 def load_met_office(data_dir: str | Path | None = None) -> Array:
     """Return the days' precipitation (N,), standardised by the population's deviation."""
     path = need_file(MET_OFFICE_FILE, "The Met Office's data", data_dir, f"Put it there, from {MET_OFFICE_SOURCE}")
-    try:
-        days = np.loadtxt(path, skiprows=3, usecols=range(2, 32))
-    except ValueError as error:
-        raise DataDamagedError(f"{path} is not the Met Office's table: {error}. It was left as it is.") from error
-    days = days[days >= 0]
-    if not np.isfinite(days).all() or len(days) < 2 or not days.std():
-        raise DataDamagedError(f"{path} holds no days with rain, or numbers that are not finite")
-    standardised: Array = (days - days.mean()) / days.std()
-    return standardised
+    days = _read_table(path, skiprows=3, usecols=range(2, 32))
+    return _standardised(path, days[days >= 0, None])[:, 0]
 
 
 def _read_ccpp_table(path: Path, which_set: str) -> tuple[Array, Array]:
-    try:
-        table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
-        if table.shape[1] != CCPP_COLUMNS or len(table) <= CCPP_VALID or not np.isfinite(table).all():
-            raise ValueError(f"a table {table.shape}, expected more than {CCPP_VALID} rows of {CCPP_COLUMNS} numbers")
-    except ValueError as error:
-        raise DataDamagedError(f"{path} is not the power plant's table: {error}. It was left as it is.") from error
-    table = (table - table.mean(axis=0)) / table.std(axis=0)
+    table = _read_table(path, delimiter=",", skiprows=1)
+    if table.shape[1] != CCPP_COLUMNS or len(table) <= CCPP_VALID:
+        expected = f"more than {CCPP_VALID} rows of {CCPP_COLUMNS} numbers"
+        raise DataDamagedError(f"{path} holds a table {table.shape}, expected {expected}. It was left as it is.")
+    table = _standardised(path, table)
     part = table[:-CCPP_VALID] if which_set == "train" else table[-CCPP_VALID:]
     return part[:, :-1], part[:, -1:]
+
+
+def _read_table(path: Path, **options: Any) -> Array:
+    """Return a table of finite numbers in a text file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # that there is no data
+            table: Array = np.loadtxt(path, ndmin=2, **options)
+    except (ValueError, OSError, UserWarning) as error:
+        raise DataDamagedError(f"{path} is not the table that it should be: {error}. It was left as it is.") from error
+    if not np.isfinite(table).all():
+        raise DataDamagedError(f"{path} holds numbers that are not finite. It was left as it is.")
+    return table
+
+
+def _standardised(path: Path, table: Array) -> Array:
+    """Return a table with mean 0 and deviation 1 in every column."""
+    if len(table) < 2 or (table == table[:1]).all(axis=0).any():
+        raise DataDamagedError(f"{path} holds the same number in all rows of a column. It was left as it is.")
+    standardised: Array = (table - table.mean(axis=0)) / table.std(axis=0)
+    return standardised

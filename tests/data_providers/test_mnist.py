@@ -200,7 +200,7 @@ def test_what_is_missing_is_told_with_all_that_helps(place, tmp_path, which_set)
         assert str(folder) in text
     for name in mnist.IDX_FILES:
         assert name in text
-    assert "mnist-SET.npz" in text
+    assert f"mnist-{which_set}.npz" in text
     assert "no network" in text
 
 
