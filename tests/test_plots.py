@@ -176,3 +176,18 @@ def test_no_figure_stays_open(run):
 
     plots.plot_run(run)
     assert plt.get_fignums() == []
+
+
+KEYS = {"error(train)": 0, "acc(train)": 1, "error(valid)": 2, "acc(valid)": 3, "params_penalty": 4}
+
+
+def test_monitors_have_a_panel_each_with_both_lines():
+    rows = [[2.0, 0.1, 2.1, 0.2, 5.0], [1.0, 0.5, 1.5, 0.4, 6.0], [0.5, 0.9, 1.2, 0.6, 7.0]]
+    panels = plots.monitor_curves([0, 5, 10], rows, KEYS).axes
+    assert [axes.get_ylabel() for axes in panels] == ["error", "acc", "params_penalty"]
+    drawn = [[(line.get_label(), list(line.get_ydata())) for line in axes.lines] for axes in panels]
+    assert drawn[0] == [("training", [2.0, 1.0, 0.5]), ("validation", [2.1, 1.5, 1.2])]
+    assert drawn[1] == [("training", [0.1, 0.5, 0.9]), ("validation", [0.2, 0.4, 0.6])]
+    assert [values for _, values in drawn[2]] == [[5.0, 6.0, 7.0]]
+    assert all(list(line.get_xdata()) == [0, 5, 10] for axes in panels for line in axes.lines)
+    assert [axes.get_legend() is None for axes in panels] == [False, False, True]
