@@ -25,7 +25,6 @@ doctest_default_flags = 0b1000 | 0b0100  # ELLIPSIS, NORMALIZE_WHITESPACE
 
 html_theme = "furo"
 html_title = f"mlp {version}"
-html_static_path = ["_static"]
 html_copy_source = False
 
 

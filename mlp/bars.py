@@ -52,6 +52,12 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     return tqdm(items, **options)
 
 
+def in_terminal() -> bool:
+    """Return whether messages go to a terminal, where a bar can be drawn."""
+    isatty = getattr(sys.stderr, "isatty", None)  # what stands for stderr need not have it
+    return isatty is not None and bool(isatty())
+
+
 def in_notebook() -> bool:
     """Return whether this code runs in the kernel of a notebook, which can show figures."""
     ipython = sys.modules.get("IPython")

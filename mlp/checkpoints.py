@@ -8,6 +8,7 @@ so that a damaged number is found. A data provider's random stream is not in it:
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.numpy import save
 
 from mlp.backend import Array, device_of, to_cpu, to_device
 from mlp.files import write_atomic
+from mlp.layers import Layer
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
 from mlp.rng import Rng
@@ -78,6 +80,10 @@ def load_checkpoint(
             raise CheckpointError(f"{path} holds {found} as {name}, expected {wanted}: it is of another model or rule")
     if streams.keys() != content["streams"].keys():
         raise CheckpointError(f"{path} holds random streams of {list(content['streams'])}, expected {list(streams)}")
+    for name, rng in streams.items():
+        wanted, found = (state.get("bit_generator") for state in (_stream_state(rng), content["streams"][name]))
+        if wanted != found:
+            raise CheckpointError(f"{path} holds a random stream of kind {found} for {name}, expected {wanted}")
     for name, array in arrays.items():
         array[...] = to_device(stored[name], device_of(array))
     for name, rng in streams.items():
@@ -126,8 +132,20 @@ def _arrays(model: Model, learning_rule: GradientDescentLearningRule | None) -> 
 
 def _streams(model: Model) -> dict[str, Rng]:
     """Return the random streams that layers draw from, by the layers' names."""
-    streams = ((name, getattr(layer, "rng", None)) for name, layer in model.named_layers())
-    return {name: rng for name, rng in streams if isinstance(rng, Rng)}
+    found = [(name, getattr(layer, "rng", None)) for name, layer in model.named_layers()]
+    found += [(f"container {i}", getattr(layer, "rng", None)) for i, layer in enumerate(_containers(model.layers))]
+    named = [(name, rng) for name, rng in found if isinstance(rng, Rng)]
+    if len(dict(named)) != len(named):
+        raise ValueError("two layers with random streams have one name; give each layer a name of its own")
+    return dict(named)
+
+
+def _containers(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Yield the layers that hold others, from the outside in."""
+    for layer in layers:
+        if layer.children():
+            yield layer
+            yield from _containers(layer.children())
 
 
 def _stream_state(rng: Rng) -> Any:

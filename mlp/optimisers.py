@@ -1,7 +1,6 @@
 """Training: one step, an evaluation, and the coursework's loop around them."""
 
 import logging
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mlp.backend import Array, device_of, to_cpu, to_device
-from mlp.bars import in_notebook, progress_bar
-from mlp.checks import check_choice, check_shape
+from mlp.bars import in_notebook, in_terminal, progress_bar
+from mlp.checks import check_choice, check_positive_int, check_shape, check_whole_number
 from mlp.engine import ENGINES, Engine, Step
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
@@ -126,12 +125,15 @@ class Optimiser:
         self.learning_rule = learning_rule
         self.learning_rule.initialise(model.params)
         self.train_dataset, self.valid_dataset = train_dataset, valid_dataset
-        if "error" in (data_monitors or {}):
+        monitors = OrderedDict(data_monitors or {})
+        if "error" in monitors:
             raise ValueError("Optimiser: data_monitors holds 'error', which is the name of the error itself")
-        self.data_monitors: OrderedDict[str, Monitor] = OrderedDict([("error", error)])
-        self.data_monitors.update(data_monitors or {})
-        self.notebook = notebook
-        self.schedulers, self.use_stochastic_eval = schedulers, use_stochastic_eval
+        self.data_monitors: OrderedDict[str, Monitor] = OrderedDict([("error", error), *monitors.items()])
+        for name, monitor in self.data_monitors.items():
+            if not isinstance(name, str) or not callable(monitor):
+                raise TypeError(f"Optimiser: data_monitors holds {name!r}: {monitor!r}, expected a name and a function")
+        self.notebook, self.use_stochastic_eval = notebook, use_stochastic_eval
+        self.schedulers = None if schedulers is None else _checked_schedulers(schedulers)
 
     @property
     def model(self) -> Model:
@@ -151,13 +153,19 @@ class Optimiser:
     @error.setter
     def error(self, error: Error) -> None:
         self.engine.error = error
+        self.data_monitors["error"] = error
 
     def do_training_epoch(self) -> None:
         """Train on every batch of the training provider once."""
         batches = self._progress(self.train_dataset, "Ep Prog", self.train_dataset.num_batches)
+        loss = None
         for inputs, targets in map(self._placed, batches):
             loss = train_step(self.engine, self.learning_rule, inputs, targets).loss
             batches.set_postfix(error=f"{loss:.2e}")
+        if loss is None:
+            raise ValueError(
+                "Optimiser: train_dataset gave no batch to train on: can it be iterated over more than once?"
+            )
 
     def eval_monitors(self, dataset: Any, label: str) -> "OrderedDict[str, float]":
         """Return every monitor's mean over the examples of a provider, its name followed by `label`."""
@@ -166,7 +174,7 @@ class Optimiser:
         for inputs, targets in map(self._placed, dataset):
             outputs = self.engine.predict(inputs, stochastic=self.use_stochastic_eval)
             for name, monitor in self.data_monitors.items():
-                sums[name] += len(outputs) * float(to_cpu(monitor(outputs, targets)))
+                sums[name] += len(outputs) * _number(name, monitor(outputs, targets))
             count += len(outputs)
         if not count:
             raise ValueError(f"Optimiser: the provider{label} gave no batch: is batch_size larger than its data?")
@@ -192,7 +200,8 @@ class Optimiser:
         The first row of the statistics is from before training; then one for every `stats_interval` epochs (-1: for
         every epoch).
         """
-        if stats_interval == 0:
+        num_epochs = check_positive_int("Optimiser.train: num_epochs", num_epochs, minimum=0)
+        if check_whole_number("Optimiser.train: stats_interval", stats_interval) == 0:
             raise ValueError("Optimiser.train: stats_interval is 0, expected a number of epochs, or -1 for every epoch")
         start = time.perf_counter()
         stats = self.get_epoch_stats()
@@ -225,8 +234,32 @@ class Optimiser:
         from mlp.plots import LiveFigure, monitor_curves
 
         live = LiveFigure()
-        return lambda epochs, rows: live.show(monitor_curves(epochs, rows, keys))
+
+        def draw(epochs: Sequence[int], rows: Sequence[Sequence[float]]) -> None:
+            try:
+                live.show(monitor_curves(epochs, rows, keys))
+            except Exception as error:  # a figure is never worth a training
+                logger.warning("the training curves could not be drawn: %s", error)
+
+        return draw
 
     def _progress(self, items: Iterable[Any], description: str, total: int) -> Any:
-        hidden = not (self.notebook or sys.stderr.isatty())
+        hidden = not (self.notebook or in_terminal())
         return progress_bar(items, desc=description, total=total, leave=False, disable=hidden)
+
+
+def _checked_schedulers(schedulers: Iterable[Scheduler]) -> list[Scheduler]:
+    """Return the schedulers as a list; raise TypeError unless they are schedulers."""
+    kept = list(schedulers) if isinstance(schedulers, Iterable) else [schedulers]
+    wrong = [scheduler for scheduler in kept if not hasattr(scheduler, "update_learning_rule")]
+    if wrong or not isinstance(schedulers, Iterable):
+        raise TypeError(f"Optimiser: schedulers is {schedulers!r}, expected a list of schedulers (mlp.schedulers)")
+    return kept
+
+
+def _number(name: str, value: Any) -> float:
+    """Return what a monitor returned as a number; raise TypeError unless it is one."""
+    array = np.asarray(to_cpu(value))
+    if array.size != 1 or array.dtype.kind not in "fiub":
+        raise TypeError(f"Optimiser: the monitor {name!r} returned {value!r}, expected a number")
+    return float(array.reshape(()))

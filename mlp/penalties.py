@@ -22,8 +22,8 @@ class L1Penalty:
     """
 
     def __init__(self, coefficient: float) -> None:
-        check_number("L1Penalty: coefficient", coefficient, 0.0, low_open=True)
-        self.coefficient = coefficient
+        number = check_number("L1Penalty: coefficient", coefficient, 0.0, low_open=True)
+        self.coefficient = coefficient if isinstance(coefficient, int) else number  # no float64 of NumPy's
 
     def __call__(self, parameter: Array) -> Any:
         """Return c sum |w|."""
@@ -49,8 +49,8 @@ class L2Penalty:
     """
 
     def __init__(self, coefficient: float) -> None:
-        check_number("L2Penalty: coefficient", coefficient, 0.0, low_open=True)
-        self.coefficient = coefficient
+        number = check_number("L2Penalty: coefficient", coefficient, 0.0, low_open=True)
+        self.coefficient = coefficient if isinstance(coefficient, int) else number  # no float64 of NumPy's
 
     def __call__(self, parameter: Array) -> Any:
         """Return c/2 sum w^2."""

@@ -98,7 +98,7 @@ def monitor_curves(epochs: Sequence[int], rows: Sequence[Sequence[float]], keys:
                 values = [row[keys[name + suffix]] for row in rows]
                 axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=label)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(name)
+        axes.set_ylabel(name, parse_math=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if name not in keys:

@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 HERE = Path(__file__).parent
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 HINT = r"\s*The\s+solution\s+is\s+folded\s+in\s+the\s+next\s+cell;\s+write\s+your\s+own\s+first\."
+LIKE_A_MARK = r"(?i)^\s*#*\s*(begin|end)\s+solution\b"
 BLANK = ("# YOUR CODE HERE", 'raise NotImplementedError("write your solution here")')
 
 
@@ -53,6 +54,8 @@ def blanked(code: str) -> str:
     lines, inside = [], False
     for line in code.splitlines():
         mark = line.strip()
+        if re.match(LIKE_A_MARK, mark) and mark not in (BEGIN, END):
+            raise SolutionError(f"{mark} is nearly a mark: write {BEGIN} or {END}, in: {code}")
         if mark in (BEGIN, END):
             if inside is (mark == BEGIN):
                 raise SolutionError(f"{mark} stands where the other mark was expected, in: {code}")
@@ -69,10 +72,13 @@ def blanked(code: str) -> str:
 def student(notebook: NotebookNode) -> NotebookNode:
     """Return the students' version: solutions blanked and their cells unfolded; checks and all else as they are."""
     for cell in notebook.cells:
-        if cell.cell_type == "code" and BEGIN in cell.source:
-            cell.source = blanked(cell.source)
-            cell.metadata.pop("jupyter", None)
-        if cell.cell_type == "markdown":
+        if cell.cell_type == "code":
+            kept, cell.source = cell.source, blanked(cell.source)
+            if cell.source != kept:
+                cell.metadata.pop("jupyter", None)
+        else:
+            if re.search(LIKE_A_MARK, cell.source, re.MULTILINE):
+                raise SolutionError(f"a mark of a solution stands in text: {cell.source}")
             cell.source = re.sub(HINT, "", cell.source).rstrip()
     return notebook
 
@@ -102,6 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         parser.error(str(error))
     folder = HERE if args.to is None else args.to
+    if folder.exists() and not folder.is_dir():
+        parser.error(f"--to {folder} is a file, expected a folder")
     folder.mkdir(parents=True, exist_ok=True)
     for source in chosen:
         start, notebook = time.perf_counter(), read(source)

@@ -8,7 +8,7 @@ import pytest
 from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError
-from mlp.layers import AffineLayer, DropoutLayer, LayerWithParameters
+from mlp.layers import AffineLayer, DropoutLayer, LayerWithParameters, ResidualLayer, TanhLayer
 from mlp.learning_rules import (
     AdamLearningRule,
     GradientDescentLearningRule,
@@ -281,3 +281,40 @@ def test_a_parameter_that_is_one_number_comes_back(tmp_path):
     other = MultipleLayerModel([Scale(0.0), AffineLayer(2, 2)])
     load_checkpoint(tmp_path / "file", other)
     assert other.params[0] == 0.3
+
+
+def two_dropouts(first, second, names=("a", "b")):
+    drops = [DropoutLayer(np.random.RandomState(seed)) for seed in (first, second)]
+    for drop, name in zip(drops, names, strict=True):
+        drop.name = name
+    return MultipleLayerModel([AffineLayer(4, 4), *drops])
+
+
+def test_two_streams_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="two layers with random streams have one name"):
+        save_checkpoint(tmp_path / "a", two_dropouts(1, 2, ("d", "d")), None, {})
+
+
+def test_the_stream_of_a_container_is_kept(tmp_path):
+    class Noisy(ResidualLayer):
+        rng = None
+
+    def noisy(seed):
+        layer = Noisy([TanhLayer()])
+        layer.rng = np.random.RandomState(seed)
+        return MultipleLayerModel([AffineLayer(4, 4), layer])
+
+    model, other = noisy(1), noisy(2)
+    save_checkpoint(tmp_path / "a", model, None, {})
+    load_checkpoint(tmp_path / "a", other)
+    assert model.layers[1].rng.uniform() == other.layers[1].rng.uniform()
+
+
+def test_a_stream_of_another_kind_is_refused_before_anything_changes(tmp_path):
+    save_checkpoint(tmp_path / "a", two_dropouts(1, 2), None, {})
+    other = two_dropouts(3, 4)
+    other.layers[2].rng = np.random.default_rng(0)
+    before = [param.copy() for param in other.params]
+    with pytest.raises(CheckpointError, match="random stream of kind MT19937 for b, expected PCG64"):
+        load_checkpoint(tmp_path / "a", other)
+    assert all(map(np.array_equal, before, other.params))

@@ -22,6 +22,11 @@ def test_every_layer_has_its_page():
 def test_a_page_has_formula_gradients_example_proof_and_code(page):
     text = page.read_text()
     assert text.count("$") >= 4
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings[0] == "Formula"
+    assert "Example" in headings
+    assert headings[-1] == "Code"
+    assert any("gradient" in heading.lower() for heading in headings)
     assert "```{doctest}" in text
     assert re.search(r"check_gradients\(.*\)\.worst < 1e-1[12]\nTrue", text, re.DOTALL)
     assert "```{literalinclude}" in text

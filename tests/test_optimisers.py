@@ -333,3 +333,107 @@ def test_an_interval_of_zero_is_refused_before_training():
     with pytest.raises(ValueError, match="stats_interval"):
         built.train(2, stats_interval=0)
     assert same(built.model.params, before)
+
+
+class Noted:
+    """A scheduler that notes its epochs."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def update_learning_rule(self, learning_rule, epoch_number):
+        self.epochs.append(epoch_number)
+
+
+def test_schedulers_from_an_iterator_are_applied_in_every_epoch():
+    noted = Noted()
+    optimiser(schedulers=iter([noted])).train(3, 5)
+    assert noted.epochs == [0, 1, 2]
+
+
+@pytest.mark.parametrize("schedulers", [Noted(), [3], "ab"])
+def test_what_are_no_schedulers_is_refused(schedulers):
+    with pytest.raises(TypeError, match="schedulers is"):
+        optimiser(schedulers=schedulers)
+
+
+def with_monitors(monitors):
+    return Optimiser(network(), ERROR, GradientDescentLearningRule(0.1), Blobs(), None, monitors)
+
+
+@pytest.mark.parametrize("result", [None, "0.5", np.zeros(3), 1j])
+def test_a_monitor_that_returns_no_number_is_named(result):
+    with pytest.raises(TypeError, match="monitor 'odd' returned"):
+        with_monitors({"odd": lambda y, t: result}).train(1)
+
+
+def test_pairs_of_monitors_cannot_replace_the_error():
+    with pytest.raises(ValueError, match="'error', which is the name of the error itself"):
+        with_monitors([("error", lambda y, t: 7.0)])
+    with pytest.raises(TypeError, match="expected a name and a function"):
+        with_monitors({"acc": 3})
+
+
+def test_a_new_error_is_reported_too():
+    trained = optimiser()
+    trained.error = CrossEntropySoftmaxError(reduction="sum")
+    assert trained.data_monitors["error"] is trained.error
+
+
+@pytest.mark.parametrize(
+    "arguments", [(2.0,), (-1,), (True,), ("3",), (1, 2.5), (1, None), (1, "1"), (1, float("nan"))]
+)
+def test_strange_numbers_of_epochs_are_refused_before_training(arguments):
+    with pytest.raises((TypeError, ValueError), match=r"Optimiser.train: (num_epochs|stats_interval) is"):
+        optimiser().train(*arguments)
+
+
+def test_a_provider_that_is_used_up_is_noticed():
+    class Once:
+        num_batches = 3
+
+        def __init__(self, batches):
+            self.batches = iter(batches)
+
+        def __iter__(self):
+            return self.batches
+
+    trained = optimiser()
+    trained.train_dataset = Once(list(Blobs()))
+    with pytest.raises(ValueError, match="gave no batch to train on"):
+        trained.train(3)
+
+
+def test_training_goes_on_where_stderr_is_none_or_a_plain_writer(monkeypatch):
+    class Writer:
+        def write(self, text):
+            return len(text)
+
+        def flush(self):
+            pass
+
+    for stream in (None, Writer()):
+        monkeypatch.setattr("sys.stderr", stream)
+        assert len(optimiser().train(1, 1)[0]) == 2
+
+
+def test_a_figure_that_cannot_be_drawn_does_not_end_a_training(monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("no figure")
+
+    monkeypatch.setattr("mlp.optimisers.in_notebook", lambda: True)
+    monkeypatch.setattr("mlp.plots.monitor_curves", broken)
+    assert len(optimiser(notebook=True).train(2, 1)[0]) == 3
+    assert "the training curves could not be drawn: no figure" in caplog.text
+
+
+def test_the_curves_that_grow_are_the_statistics(monkeypatch):
+    shown = []
+    monkeypatch.setattr("mlp.optimisers.in_notebook", lambda: True)
+    monkeypatch.setattr("mlp.plots.LiveFigure.show", lambda self, figure: shown.append(figure))
+    stats, keys, _ = optimiser(notebook=True).train(5, 2)
+    assert len(shown) == 2
+    for count, figure in zip((2, 3), shown, strict=True):
+        line = figure.axes[0].lines[0]
+        assert list(line.get_xdata()) == [0, 2, 4][:count]
+        assert list(line.get_ydata()) == list(stats[:count, keys["error(train)"]])

@@ -37,3 +37,9 @@ def test_they_print_and_hash_as_in_the_coursework():
     assert repr(L1Penalty(1e-5)) == "L1Penalty(1e-05)"
     assert {L2Penalty(0.1): 1, None: 2}[None] == 2
     assert L2Penalty(0.1).grad(np.ones(2, np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("penalty", [L1Penalty, L2Penalty])
+def test_a_coefficient_of_numpy_s_leaves_float32_as_it_is(penalty):
+    grad = penalty(np.logspace(-4, -3, 2)[0]).grad(np.ones(3, np.float32))
+    assert grad.dtype == np.float32

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mlp.data_providers import DataDamagedError
+from mlp.layers import Layer
+from mlp.penalties import L2Penalty
 
 checks = importlib.import_module("mlp.test_methods")
 LAYERS = {
@@ -232,3 +234,35 @@ def test_random_relu_and_dropout_draw_from_their_seeds():
     mask = np.random.RandomState(92019).uniform(size=(1, 3, 64, 64)) < 0.5
     np.testing.assert_allclose(outcome.fprop_correct, mask * inputs, rtol=1e-12)
     np.testing.assert_array_equal(outcome.bprop_correct, np.broadcast_to(mask, inputs.shape))
+
+
+class InPlace(Layer):
+    """A plain rectifier, written into its inputs."""
+
+    def fprop(self, inputs):
+        np.maximum(inputs, 0, out=inputs)
+        return inputs
+
+    def bprop(self, inputs, outputs, grads_wrt_outputs):
+        grads = grads_wrt_outputs.copy()
+        grads[inputs <= 0] *= 0.01
+        return grads
+
+
+def test_a_layer_that_changes_its_inputs_is_wrong(monkeypatch):
+    monkeypatch.setattr(checks, "LeakyReluLayer", InPlace)
+    with pytest.warns(RuntimeWarning, match="InPlace changed its inputs"):
+        outcome = checks.test_leaky_relu()
+    assert outcome.fprop_test == 0.0
+    inputs = np.random.RandomState(92019).normal(0, 5, (50, 3, 64, 64))
+    np.testing.assert_allclose(outcome.fprop_correct, np.where(inputs > 0, inputs, 0.01 * inputs))
+
+
+@pytest.mark.parametrize("value", [None, "1", 1j, [1.0, 2.0]])
+def test_a_penalty_without_a_number_is_wrong(monkeypatch, value):
+    class Wrong(L2Penalty):
+        def __call__(self, parameter):
+            return value
+
+    monkeypatch.setattr(checks, "L2Penalty", Wrong)
+    assert checks.test_L2_Penalty().fprop_test == 0.0

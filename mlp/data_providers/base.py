@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from mlp.backend import Array
-from mlp.checks import DTypeError, ShapeError, check_array, check_positive_int, check_shape
+from mlp.checks import ArgumentError, DTypeError, ShapeError, check_array, check_flag, check_positive_int, check_shape
 from mlp.rng import Rng, default_rng
 
 
@@ -29,7 +29,7 @@ class DataProvider:
 
     A last, incomplete batch is dropped; `max_num_batches` (-1: no limit) caps an epoch. With `shuffle_order` one
     permutation of `rng` is drawn per epoch, and one at construction. At the end of an epoch the provider is ready
-    for the next one.
+    for the next one. Change `batch_size` between epochs: what counts inside one is batches, not examples.
 
     >>> from mlp.data_providers import DataProvider
     >>> provider = DataProvider(np.arange(10.0)[:, None], np.arange(10), batch_size=4, shuffle_order=False)
@@ -53,7 +53,7 @@ class DataProvider:
         if len(inputs) != len(targets):
             raise ShapeError(f"{who}: {len(inputs)} inputs and {len(targets)} targets, expected as many of both")
         self.inputs, self.targets = inputs, targets
-        self.shuffle_order, self.smooth_labels = shuffle_order, smooth_labels
+        self.shuffle_order, self.smooth_labels = check_flag(f"{who}: shuffle_order", shuffle_order), smooth_labels
         self.rng = default_rng(rng)
         self._batch_size = check_positive_int(f"{who}: batch_size", batch_size)
         self._current_order = np.arange(len(inputs))
@@ -79,7 +79,7 @@ class DataProvider:
     @max_num_batches.setter
     def max_num_batches(self, value: int) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value == 0 or value < -1:
-            raise ValueError(f"{type(self).__name__}: max_num_batches is {value}, expected -1 or a number >= 1")
+            raise ArgumentError(f"{type(self).__name__}: max_num_batches is {value}, expected -1 or a number >= 1")
         self._max_num_batches = value
         self._update_num_batches()
 
@@ -123,14 +123,21 @@ class DataProvider:
 
 
 class OneOfKDataProvider(DataProvider):
-    """A provider of whole-number labels whose batches hold one-hot rows; `num_classes` says how many columns."""
+    """A provider of whole-number labels whose batches hold one-hot rows; `num_classes` says how many columns.
+
+    A subclass that gives its targets another form overrides `encode`.
+    """
 
     num_classes: int
 
     def next(self) -> tuple[Any, Any]:
         """Return the next batch (inputs, one-hot targets)."""
         inputs, labels = super().next()
-        return inputs, self.to_one_of_k(labels)
+        return inputs, self.encode(labels)
+
+    def encode(self, labels: Array) -> Array:
+        """Return the targets of a batch for its labels (N,): one-hot rows."""
+        return self.to_one_of_k(labels)
 
     def to_one_of_k(self, int_targets: Array) -> Array:
         """Return labels (N,) as one-hot rows (N, num_classes), float64."""

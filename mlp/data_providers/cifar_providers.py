@@ -36,7 +36,7 @@ class CIFAR10DataProvider(OneOfKDataProvider):
         data_dir: str | Path | None = None,
     ) -> None:
         self.which_set = check_set(type(self), which_set, ("train", "valid"))
-        inputs, targets, self.label_map = _load("cifar10", which_set, data_dir, None)
+        inputs, targets, self.label_map = _load("cifar10", which_set, data_dir, "", self.num_classes)
         super().__init__(inputs, targets, batch_size, max_num_batches, shuffle_order, rng)
 
 
@@ -56,25 +56,27 @@ class CIFAR100DataProvider(OneOfKDataProvider):
         self.which_set = check_set(type(self), which_set, ("train", "valid"))
         self.use_coarse_targets = check_flag("CIFAR100DataProvider: use_coarse_targets", use_coarse_targets)
         self.num_classes = 20 if use_coarse_targets else 100
-        inputs, targets, self.label_map = _load("cifar100", which_set, data_dir, use_coarse_targets)
+        kind = "coarse_" if use_coarse_targets else "fine_"
+        inputs, targets, self.label_map = _load("cifar100", which_set, data_dir, kind, self.num_classes)
         super().__init__(inputs, targets, batch_size, max_num_batches, shuffle_order, rng)
 
 
-def _load(dataset: str, which_set: str, data_dir: str | Path | None, coarse: bool | None) -> tuple[Array, Array, Array]:
-    """Return (inputs, labels (N,), the names of the classes); `coarse` is None where there is no choice."""
+def _load(
+    dataset: str, which_set: str, data_dir: str | Path | None, kind: str, classes: int
+) -> tuple[Array, Array, Array]:
+    """Return (inputs, labels (N,), the classes' names); `kind` is "fine_" or "coarse_" where there is a choice."""
     name = f"cifar-{dataset.removeprefix('cifar')}-{which_set}.npz"
     path = find_file(name, data_dir)
     if path is None:
         try:
-            return _load_official(dataset, which_set, data_dir, bool(coarse))
+            return _load_official(dataset, which_set, data_dir, kind == "coarse_")
         except DataMissingError as error:
             raise DataMissingError(f"The coursework's {name} was not found, nor the official files: {error}") from error
-    kind, classes = ("", 10) if coarse is None else ("coarse_", 20) if coarse else ("fine_", 100)
     inputs, targets, label_map = read_npz(path, "inputs", "targets", f"{kind}label_map")
-    if coarse is not None:
+    if kind:
         if targets.ndim != 2 or targets.shape[1] != 2:
             raise DataDamagedError(f"{path}: targets {targets.shape}, expected (N, 2): fine and coarse labels")
-        targets = targets[:, int(coarse)]
+        targets = targets[:, int(kind == "coarse_")]
     check_examples(path, inputs, targets, classes)
     check_names(path, label_map, classes)
     if inputs.size != 3072 * len(inputs):

@@ -48,10 +48,9 @@ class EMNISTDataProvider(OneOfKDataProvider):
             inputs = inputs.reshape(-1, 1, 28, 28)
         super().__init__(inputs, targets, batch_size, max_num_batches, shuffle_order, rng, smooth_labels)
 
-    def next(self) -> tuple[Array, Array]:
-        """Return the next batch (inputs, one-hot or smoothed targets)."""
-        inputs, labels = super(OneOfKDataProvider, self).next()
-        return inputs, self.label_smoothing(labels) if self.smooth_labels else self.to_one_of_k(labels)
+    def encode(self, labels: Array) -> Array:
+        """Return the targets of a batch for its labels (N,): one-hot rows, smoothed if `smooth_labels`."""
+        return self.label_smoothing(labels) if self.smooth_labels else self.to_one_of_k(labels)
 
     def label_smoothing(self, int_targets: Array, alpha: float = 0.1) -> Array:
         """Return (1 - alpha) one-hot + alpha / num_classes, (N, num_classes), for labels (N,).
@@ -65,7 +64,7 @@ class EMNISTDataProvider(OneOfKDataProvider):
 
 def load_emnist(which_set: str, data_dir: str | Path | None = None) -> tuple[Array, Array]:
     """Return (inputs (N, 784) float32 in [0, 1], labels (N,) int64) of 'train', 'valid' or 'test'."""
-    prefix, part = PARTS[which_set]
+    prefix, part = PARTS[check_set(EMNISTDataProvider, which_set, tuple(PARTS))]
     stem = f"emnist-balanced-{prefix}"
     images = find_file(f"{stem}-images-idx3-ubyte", data_dir) or find_file(f"{stem}-images-idx3-ubyte.gz", data_dir)
     if images is None or find_file(f"emnist-{which_set}.npz", data_dir):
@@ -76,11 +75,13 @@ def load_emnist(which_set: str, data_dir: str | Path | None = None) -> tuple[Arr
         inputs, labels = read_npz(path, "inputs", "targets")
     else:
         path = images
-        inputs = read_idx(images)[part]
-        if inputs.shape[1:] != (28, 28):
-            raise DataDamagedError(f"{path}: images {inputs.shape}, expected (N, 28, 28)")
-        inputs = inputs.swapaxes(1, 2)  # the original images lie on their side
-        labels = read_idx(images.with_name(images.name.replace("images-idx3", "labels-idx1")))[part]
+        name = f"{stem}-labels-idx1-ubyte"
+        labels_path = find_file(name, data_dir) or find_file(f"{name}.gz", data_dir)
+        labels_path = labels_path or need_file(name, "EMNIST", data_dir, f"Put it there, plain or as .gz: {SOURCE}")
+        inputs, labels = read_idx(images), read_idx(labels_path)
+        if inputs.shape[1:] != (28, 28) or labels.shape != (len(inputs),):
+            raise DataDamagedError(f"{path} and {labels_path}: images {inputs.shape} and labels {labels.shape}")
+        inputs, labels = inputs.swapaxes(1, 2)[part], labels[part]  # the original images lie on their side
     check_examples(path, inputs, labels, EMNISTDataProvider.num_classes)
     if inputs.size != len(inputs) * 784:
         raise DataDamagedError(f"{path}: inputs {inputs.shape}, expected (N, 784) or (N, 28, 28)")

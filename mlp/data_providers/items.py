@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mlp.backend import Array
-from mlp.checks import DTypeError, check_positive_int, check_shape
+from mlp.checks import DTypeError, ShapeError, check_positive_int, check_shape, check_whole_number
 from mlp.data_providers.cifar import load_cifar
 from mlp.data_providers.emnist import EMNISTDataProvider
 from mlp.data_providers.npz import check_set
@@ -45,6 +45,7 @@ class CIFAR10:
         self.transform, self.target_transform = transform, target_transform
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
+        index = check_whole_number(f"{type(self).__name__}: index", index)
         image, label = Image.fromarray(self.data[index]), int(self.labels[index])
         return _through(self.transform, image), _through(self.target_transform, label)
 
@@ -83,7 +84,9 @@ class EMNISTPytorchDataProvider:
         self.transforms = [transforms] if callable(transforms) else list(transforms or ())
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image: Any = self.numpy_data_provider.inputs[index]
+        image: Any = self.numpy_data_provider.inputs[
+            check_whole_number("EMNISTPytorchDataProvider: index", index)
+        ].copy()
         for transform in self.transforms:
             image = transform(image)
         return image, int(self.numpy_data_provider.targets[index])
@@ -109,6 +112,8 @@ class DataAugmentation:
             raise DTypeError(f"DataAugmentation: image has the mode {image.mode}, expected RGB: image.convert('RGB')")
         pixels: Array = np.asarray(image)
         check_shape("DataAugmentation: image", pixels, ("H", "W", "C"), integers=True)
+        if pixels.shape[2] not in (1, 3, 4):
+            raise ShapeError(f"DataAugmentation: image has shape {pixels.shape}, expected (H, W, C) with C 1, 3 or 4")
         size = 2 * self.padding + 1
         top, left = (min(int(size * self.rng.uniform()), size - 1) for _ in range(2))
         padded = np.pad(pixels, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mlp.backend import Array
-from mlp.data_providers.base import DataDamagedError, DataMissingError, OneOfKDataProvider
+from mlp.data_providers.base import DataDamagedError, DataError, DataMissingError, OneOfKDataProvider
 from mlp.data_providers.download import RemoteFile, check_file, fetch, find_file, search_folders
 from mlp.data_providers.npz import check_examples, check_set, read_npz
 from mlp.rng import Rng
@@ -81,7 +81,15 @@ class AugmentedMNISTDataProvider(MNISTDataProvider):
     def next(self) -> tuple[Array, Array]:
         """Return the next batch (transformed inputs, one-hot targets)."""
         inputs, targets = super().next()
-        return (inputs if self.transformer is None else self.transformer(inputs, self.rng)), targets
+        if self.transformer is None:
+            return inputs, targets
+        transformed = self.transformer(inputs.copy(), self.rng)
+        if not isinstance(transformed, np.ndarray) or len(transformed) != len(targets):
+            found = getattr(transformed, "shape", type(transformed).__name__)
+            raise DataError(
+                f"AugmentedMNISTDataProvider: transformer returned {found}, expected an array of {len(targets)} inputs"
+            )
+        return transformed, targets
 
 
 class MNISTAutoencoderDataProvider(MNISTDataProvider):
@@ -95,6 +103,7 @@ class MNISTAutoencoderDataProvider(MNISTDataProvider):
 
 def load_mnist(which_set: str, data_dir: str | Path | None = None) -> tuple[Array, Array]:
     """Return (inputs (N, 784) float32, labels (N,) int64) of 'train', 'valid' or 'test'."""
+    check_set(MNISTDataProvider, which_set, tuple(PARTS))
     npz = find_file(f"mnist-{which_set}.npz", data_dir)
     if npz:
         (inputs, labels), path = read_npz(npz, "inputs", "targets"), npz
@@ -112,20 +121,24 @@ def _read_idx_pair(which_set: str, data_dir: str | Path | None) -> tuple[Array, 
     names = (f"{prefix}-{kind}" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     path, labels_path = (_find_idx(name, which_set, data_dir) for name in names)
     images, labels = read_idx(path), read_idx(labels_path)
+    if images.ndim != 3 or labels.shape != (len(images),):
+        raise DataDamagedError(f"{path} and {labels_path}: images {images.shape} and labels {labels.shape}")
     return images.reshape(len(images), prod(images.shape[1:]))[part] / np.float32(256.0), labels[part], path
 
 
 def read_idx(path: Path) -> Array:
-    """Return the array of bytes in an idx file, plain or .gz.
+    """Return the array of bytes in an idx file, plain or .gz, with up to three axes.
 
     It holds 0, 0, 8 (for bytes), the number of axes, the length of each in 4 bytes, and the data.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            start = stream.read(16)
+            axes = start[3] if len(start) > 3 and start[:3] == b"\0\0\x08" else 0
+            shape = tuple(int.from_bytes(start[4 + 4 * i : 8 + 4 * i], "big") for i in range(min(axes, 3)))
+            data = start + stream.read(max(4 + 4 * axes + prod(shape) + 1 - len(start), 0)) if axes <= 3 else b""
     except (OSError, EOFError, zlib.error) as error:
         raise DataDamagedError(f"{path} cannot be read: {error}. It was left as it is.") from error
-    axes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
-    shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
     if not axes or len(data) != 4 + 4 * axes + prod(shape):
         raise DataDamagedError(f"{path} is no idx file of bytes, or truncated. It was left as it is.")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -45,6 +45,10 @@ def check_examples(path: Path, inputs: Array, labels: Array, num_classes: int) -
         raise DataDamagedError(f"{path}: arrays of {inputs.dtype} and {labels.dtype}, expected numbers")
     if labels.ndim != 1 or labels.shape != inputs.shape[:1] or not len(labels):
         raise DataDamagedError(f"{path}: inputs {inputs.shape} and labels {labels.shape}, expected as many of both")
+    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+        raise DataDamagedError(f"{path} holds inputs that are not finite")
+    if not inputs.size:
+        raise DataDamagedError(f"{path} holds empty inputs {inputs.shape}")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise DataDamagedError(f"{path}: labels outside 0..{num_classes - 1}")
 

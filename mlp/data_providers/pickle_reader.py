@@ -23,6 +23,7 @@ _PACK_VALUES = _VALUES | set("SHORT_BINUNICODE BINBYTES8 BINFLOAT".split())
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NAMES = {("numpy", "ndarray"), ("numpy", "dtype"), *((module, "_reconstruct") for module in _MULTIARRAY)}
+_NUMBERS = tuple("b1 u1 u2 u4 u8 i1 i2 i4 i8 f2 f4 f8 O8".split())
 _PACK_NAMES = _NAMES | {("_codecs", "encode"), ("__builtin__", "bytes"), ("builtins", "bytes")}
 _PACK_NAMES |= {(module, "scalar") for module in _MULTIARRAY}
 
@@ -148,6 +149,8 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, bytes) or len(key) > MAX_KEY:
                 raise PickleError(f"a key of the dictionary is {reprlib.repr(key)}, expected a short text")
+            if _text(key) in self.stack[-1]:
+                raise PickleError(f"two entries are named {_text(key)!r}")
             self.stack[-1][_text(key)] = value
 
     def _put(self, index: int) -> None:
@@ -168,6 +171,8 @@ class _Machine:
         self._named(*self._pop(2))
 
     def _named(self, module: str, name: str) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise PickleError("a name that is no text")
         if (module, name) not in (_PACK_NAMES if self.numbers else _NAMES):
             raise PickleError(f"it asks for {module[:60]}.{name[:60]}, which this file has no need of")
         self.stack.append(_Name(f"{module}.{name}"))
@@ -210,7 +215,7 @@ class _Machine:
 
     def _dtype(self, code: object, *_: object) -> _DType:
         text = code.decode("ascii", "replace") if type(code) is bytes else code
-        admitted, expected = (("u1", "i8", "f4", "f8", "O8"), "numbers") if self.numbers else (("u1",), "bytes (u1)")
+        admitted, expected = (_NUMBERS, "numbers") if self.numbers else (("u1",), "bytes (u1)")
         if text not in admitted:
             raise PickleError(f"an array of {reprlib.repr(code)}, expected {expected}")
         return _DType(str(text))

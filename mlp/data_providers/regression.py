@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlp.backend import Array
-from mlp.checks import ArgumentError, check_positive_int
+from mlp.checks import ArgumentError, check_positive_int, check_whole_number
 from mlp.data_providers.base import DataDamagedError, DataProvider
 from mlp.data_providers.download import find_file
 from mlp.data_providers.npz import check_set, need_file, read_npz
@@ -43,7 +43,10 @@ class CCPPDataProvider(DataProvider):
     ) -> None:
         self.which_set = check_set(type(self), which_set, ("train", "valid"))
         inputs, targets = load_ccpp(which_set, data_dir)
-        self.input_dims = list(range(inputs.shape[1])) if input_dims is None else list(input_dims)
+        if input_dims is not None and not isinstance(input_dims, Iterable):
+            raise TypeError(f"CCPPDataProvider: input_dims is {input_dims!r}, expected a list of numbers, or None")
+        dims = range(inputs.shape[1]) if input_dims is None else input_dims
+        self.input_dims = [check_whole_number("CCPPDataProvider: input_dims", dim) for dim in dims]
         if not self.input_dims or not set(self.input_dims) <= set(range(inputs.shape[1])):
             raise ArgumentError(
                 f"CCPPDataProvider: input_dims is {input_dims}, expected some of the numbers 0..{inputs.shape[1] - 1}"
@@ -79,6 +82,7 @@ class MetOfficeDataProvider(DataProvider):
 
 def load_ccpp(which_set: str, data_dir: str | Path | None = None) -> tuple[Array, Array]:
     """Return (inputs (N, 4), targets (N, 1)) of 'train' or 'valid', standardised."""
+    check_set(CCPPDataProvider, which_set, ("train", "valid"))
     table = find_file("Folds5x2_pp.csv", data_dir)
     if table is not None and find_file("ccpp_data.npz", data_dir) is None:
         return _read_ccpp_table(table, which_set)
@@ -97,11 +101,16 @@ def load_met_office(data_dir: str | Path | None = None) -> Array:
     """Return the days' precipitation (N,), standardised by the population's deviation."""
     path = need_file(MET_OFFICE_FILE, "The Met Office's data", data_dir, f"Put it there, from {MET_OFFICE_SOURCE}")
     days = _read_table(path, skiprows=3, usecols=range(2, 32))
+    if not (days >= 0).any():
+        raise DataDamagedError(f"{path} holds no days but missing ones, below 0. It was left as it is.")
     return _standardised(path, days[days >= 0, None])[:, 0]
 
 
 def _read_ccpp_table(path: Path, which_set: str) -> tuple[Array, Array]:
     table = _read_table(path, delimiter=",", skiprows=1)
+    with path.open() as lines:
+        if next(lines).split(",")[0].strip().strip('"').replace(".", "", 1).isdigit():
+            raise DataDamagedError(f"{path} begins with numbers, expected a line of names: AT,V,AP,RH,PE")
     if table.shape[1] != CCPP_COLUMNS or len(table) <= CCPP_VALID:
         expected = f"more than {CCPP_VALID} rows of {CCPP_COLUMNS} numbers"
         raise DataDamagedError(f"{path} holds a table {table.shape}, expected {expected}. It was left as it is.")
@@ -115,7 +124,7 @@ def _read_table(path: Path, **options: Any) -> Array:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # that there is no data
-            table: Array = np.loadtxt(path, ndmin=2, **options)
+            table: Array = np.loadtxt(path, ndmin=2, comments=None, **options)
     except (ValueError, OSError, UserWarning) as error:
         raise DataDamagedError(f"{path} is not the table that it should be: {error}. It was left as it is.") from error
     if not np.isfinite(table).all():

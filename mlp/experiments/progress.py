@@ -4,7 +4,7 @@ import sys
 import time
 from types import TracebackType
 
-from mlp.bars import in_notebook, progress_bar
+from mlp.bars import in_notebook, in_terminal, progress_bar
 from mlp.optimisers import Scores
 from mlp.plots import LiveFigure, training_curves
 from mlp.records import RunFolder
@@ -20,7 +20,7 @@ class Progress:
 
     def __init__(self, total: int, done: int, quiet: bool) -> None:
         notebook = in_notebook()
-        interactive = sys.stderr.isatty() or notebook
+        interactive = in_terminal() or notebook
         self.total, self.done, self.quiet = total, done, quiet
         self.as_lines = not interactive and not quiet
         self.live = LiveFigure() if notebook and not quiet else None

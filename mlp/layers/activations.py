@@ -11,7 +11,7 @@ import numpy as np
 from mlp.backend import Array, array_module
 from mlp.checks import check_number, check_same_shape, check_shape
 from mlp.kernels import sigmoid, sigmoid_slope
-from mlp.layers.base import Layer, LayerWithParameters
+from mlp.layers.base import Layer, LayerWithParameters, real_dtype
 from mlp.rng import Rng, default_rng
 
 
@@ -90,8 +90,7 @@ class LeakyReluLayer(Layer):
     def _slopes(self, inputs: Array) -> Array:
         """Return dy/dx: 1 where x > 0, else alpha."""
         xp = array_module(inputs)
-        dtype = inputs.real.dtype if inputs.dtype.kind in "fc" else np.float64
-        slopes: Array = xp.multiply(inputs.real <= 0, self.alpha, dtype=dtype)
+        slopes: Array = xp.multiply(inputs.real <= 0, self.alpha, dtype=real_dtype(inputs))
         slopes += inputs.real > 0
         return slopes
 
@@ -169,7 +168,8 @@ class ParametricReluLayer(LayerWithParameters):
     def grads_wrt_params(self, inputs: Array, grads_wrt_outputs: Array) -> list[Array]:
         """Return [dE/d alpha], the sum of dE/dy x over all entries with x < 0."""
         self._check_grads("grads_wrt_params", inputs, grads_wrt_outputs)
-        return [(grads_wrt_outputs * inputs * (inputs.real < 0)).sum().reshape(1)]
+        negative = array_module(inputs).where(inputs.real < 0, inputs, 0)
+        return [(grads_wrt_outputs * negative).sum().reshape(1)]
 
     def _check_grads(self, method: str, inputs: Array, grads_wrt_outputs: Array) -> None:
         check_shape(f"ParametricReluLayer.{method}: inputs", inputs, ("N", "..."), like=self.alpha)
@@ -195,6 +195,7 @@ class RandomReluLayer(Layer):
     def __init__(self, lower: float = 0.125, upper: float = 1.0 / 3.0, rng: Rng | None = None) -> None:
         self.lower = check_number("RandomReluLayer: lower", lower, -float("inf"))
         self.upper = check_number("RandomReluLayer: upper", upper, self.lower)
+        check_number("RandomReluLayer: upper - lower", self.upper - self.lower, 0.0)
         self.rng = np.random.RandomState(seed=1234) if rng is None else default_rng(rng)
 
     def fprop(self, inputs: Array, leakiness: Array | float | None = None) -> Array:
@@ -203,12 +204,11 @@ class RandomReluLayer(Layer):
         xp = array_module(inputs)
         if leakiness is None:
             leakiness = self.rng.uniform(self.lower, self.upper, size=inputs.shape)
-        elif isinstance(leakiness, np.ndarray) or xp is not np:
+        elif getattr(leakiness, "ndim", 0):
             check_same_shape("RandomReluLayer.fprop: leakiness", leakiness, inputs)
         else:
             leakiness = check_number("RandomReluLayer.fprop: leakiness", leakiness, -float("inf"))
-        dtype = inputs.real.dtype if inputs.dtype.kind in "fc" else np.float64
-        slopes = xp.asarray(leakiness, dtype=dtype)
+        slopes = xp.asarray(leakiness, dtype=real_dtype(inputs))
         outputs = xp.where(inputs.real > 0, inputs, slopes * inputs)
         self.remember(Leakiness(inputs, outputs, slopes))
         return outputs

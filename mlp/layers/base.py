@@ -96,13 +96,13 @@ class Layer:
     def remembered(self, memory: type[M], inputs: Array, outputs: Array | None = None) -> M:
         """Return what the last `fprop` remembered: a tuple `memory` that starts with its inputs and its outputs.
 
-        Raises StaleStateError unless these are that call's inputs, or equal to them, and, where given, its very
-        outputs: equal ones may come from another mask or mode. (What a caller changed inside these arrays since then
-        is not seen.)
+        Raises StaleStateError unless these are that call's inputs and its outputs. Beside its very outputs, inputs may
+        be equal ones; without outputs they must be the very inputs, as another pass over equal ones may have had
+        another mask or mode. (What a caller changed inside these arrays since then is not seen.)
         """
         known: M = self._memory
         stale = not isinstance(known, memory) or (outputs is not None and known[1] is not outputs)
-        if stale or not _same(known[0], inputs):
+        if stale or not (known[0] is inputs or (outputs is not None and _equal(known[0], inputs))):
             raise StaleStateError(
                 f"{self!r}: the backward pass was asked for with other arrays than those of the last fprop; call "
                 f"fprop(inputs) first, and pass on the arrays that it took and returned: no copy of its outputs"
@@ -206,10 +206,8 @@ class StochasticLayerWithParameters(StochasticLayer, LayerWithParameters):
     """A layer with parameters that differs between training and evaluation."""
 
 
-def _same(known: Array, given: Array) -> bool:
-    """Return whether two arrays are one, or equal and of one kind."""
-    if known is given:
-        return True
+def _equal(known: Array, given: Array) -> bool:
+    """Return whether two arrays are equal and of one kind."""
     alike = device_of(known) == device_of(given) and isinstance(given, type(known))
     return alike and known.dtype == given.dtype and known.shape == given.shape and bool((known == given).all())
 
@@ -222,6 +220,11 @@ def assign(whats: Sequence[str], parameters: Sequence[Array], values: Sequence[A
             raise TypeError(f"{what} is {parameter.dtype} and cannot hold {value.dtype}: use layer.astype(...) first")
     for parameter, value in zip(parameters, values, strict=True):
         parameter[...] = value
+
+
+def real_dtype(inputs: Array) -> Any:
+    """Return the float dtype in which a layer's constants meet these inputs: theirs, float64 beside integers."""
+    return inputs.real.dtype if inputs.dtype.kind in "fc" else np.float64
 
 
 def initial(what: str, initialiser: Any, shape: Shape) -> Array:

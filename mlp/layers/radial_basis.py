@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlp.backend import Array, array_module
-from mlp.checks import check_number, check_positive_int, check_shape
-from mlp.layers.base import Layer
+from mlp.checks import ArgumentError, check_number, check_positive_int, check_shape
+from mlp.layers.base import Layer, real_dtype
 
 
 class RadialBasisFunctionLayer(Layer):
@@ -20,9 +20,11 @@ class RadialBasisFunctionLayer(Layer):
 
     def __init__(self, grid_dim: int, intervals: Sequence[Sequence[float]] = ((0.0, 1.0),)) -> None:
         self.grid_dim = check_positive_int("RadialBasisFunctionLayer: grid_dim", grid_dim)
+        if not hasattr(intervals, "__iter__"):
+            raise TypeError(f"RadialBasisFunctionLayer: intervals is {intervals!r}, expected [[low, high], ...]")
         self.intervals = [_interval(i, interval) for i, interval in enumerate(intervals)]
         if not self.intervals:
-            raise ValueError("RadialBasisFunctionLayer: intervals is empty, expected [[low, high], ...]")
+            raise ArgumentError("RadialBasisFunctionLayer: intervals is empty, expected [[low, high], ...]")
         lines = [np.linspace(low, high, self.grid_dim) for low, high in self.intervals]
         self.centres: Array = np.array(np.meshgrid(*lines)).reshape(len(lines), -1)
         self.scales: Array = np.array([[(high - low) / self.grid_dim] for low, high in self.intervals])
@@ -50,8 +52,7 @@ class RadialBasisFunctionLayer(Layer):
         return (rows - self._as(self.centres, inputs)) / self._as(self.scales, inputs)
 
     def _as(self, constants: Array, inputs: Array) -> Array:
-        dtype = inputs.real.dtype if inputs.dtype.kind in "fc" else np.float64
-        return array_module(inputs).asarray(constants, dtype=dtype)
+        return array_module(inputs).asarray(constants, dtype=real_dtype(inputs))
 
     def _check(self, method: str, inputs: Array) -> None:
         dims: tuple[str | int, ...] = (len(self.intervals),) if len(self.intervals) > 1 else ("D",)
@@ -65,6 +66,8 @@ class RadialBasisFunctionLayer(Layer):
 def _interval(i: int, interval: Sequence[float]) -> tuple[float, float]:
     name = f"RadialBasisFunctionLayer: intervals[{i}]"
     if np.shape(interval) != (2,):
-        raise ValueError(f"{name} is {interval!r}, expected [low, high]")
+        raise ArgumentError(f"{name} is {interval!r}, expected [low, high]")
     low = check_number(name, interval[0], -float("inf"))
-    return low, check_number(name, interval[1], low, low_open=True)
+    high = check_number(name, interval[1], low, low_open=True)
+    check_number(f"{name}: high - low", high - low, 1e-100)
+    return low, high

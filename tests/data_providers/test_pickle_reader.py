@@ -656,7 +656,7 @@ def test_big_endian_numbers_are_refused(protocol, dtype):
 
 
 @every_protocol
-@pytest.mark.parametrize("dtype", ["U3", "S3", "M8[s]", "V4", np.complex128, np.float16, "i4,f8"])
+@pytest.mark.parametrize("dtype", ["U3", "S3", "M8[s]", "V4", np.complex128, "i4,f8"])
 def test_arrays_of_anything_but_numbers_are_refused(protocol, dtype):
     assert_no_pack(pack_of({"a": np.zeros(3, dtype)}, protocol))
 
@@ -1033,3 +1033,34 @@ PACK_PIECES = [
 def test_any_sequence_of_opcodes_admitted_in_packs_is_read_or_damaged(pieces):
     assert_pack_or_damage(npy_of(b"\x80\x04" + b"".join(pieces) + b"."))
     assert_pack_or_damage(packed(b"}" + text("a") + b"".join(pieces) + b"s"))
+
+
+def saved(content):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(content, dtype=object))
+    return buffer.getvalue()
+
+
+def test_a_fortran_array_of_a_pack_is_read_in_its_order():
+    array = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(read_pack(saved({"a": np.asfortranarray(array)}), "PACK")["a"], array)
+
+
+def test_dictionaries_may_not_be_nested_without_end():
+    content = {"a": np.ones(2)}
+    for _ in range(pickle_reader.MAX_DEPTH + 2):
+        content = {"b": content}
+    with pytest.raises(DataDamagedError, match="too deep"):
+        read_pack(saved(content), "PACK")
+
+
+def test_no_text_passes_for_a_name():
+    call = string(b"numpy.dtype") + b"(" + string(b"u1") + b"tR"
+    with pytest.raises(DataDamagedError, match="it calls"):
+        read_pickled_dict(in_dict(call), "file")
+
+
+def test_names_are_text():
+    for pair in (b"K\x01K\x02", b")K\x01", b"K\x01)"):
+        with pytest.raises(DataDamagedError, match="a name that is no text"):
+            read_pack(packed(b"}X\x01\x00\x00\x00a" + pair + b"\x93s"), "PACK")

@@ -187,6 +187,7 @@ def test_what_was_remembered_belongs_to_its_arrays():
     for other in (X + 1.0, X.astype("f4"), X[:1], X.astype("c16")):
         refused(Memory, other)
         refused(Memory, other, outputs)
+    refused(Memory, X.copy())
     refused(namedtuple("Other", "inputs outputs"), X, outputs)
     assert "_memory" not in layer.__getstate__()
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mlp import layers
+from mlp.backend import to_cpu, to_gpu
 from mlp.checks import ShapeError, StaleStateError
 
 from .. import reference
@@ -220,3 +221,30 @@ def test_a_draw_below_the_probability_keeps_a_unit_and_an_equal_one_does_not():
             return np.array([[0.0, 0.5, np.nextafter(0.5, 0), 0.75]])
 
     np.testing.assert_array_equal(layers.DropoutLayer(Fixed(), 0.5).fprop(np.ones((2, 4))), [[1, 0, 1, 0]] * 2)
+
+
+def test_slopes_of_a_random_rectifier_are_one_number_or_one_an_entry():
+    layer, x = layers.RandomReluLayer(), np.array([[-1.0, 2.0], [-3.0, -4.0]])
+    np.testing.assert_array_equal(layer.fprop(x, leakiness=0.5), [[-0.5, 2.0], [-1.5, -2.0]])
+    np.testing.assert_array_equal(layer.fprop(x, leakiness=np.float64(0.5)), [[-0.5, 2.0], [-1.5, -2.0]])
+    with pytest.raises(ShapeError, match=r"leakiness has shape \(1, 2\), expected \(2, 2\)"):
+        layer.fprop(x, leakiness=np.ones((1, 2)))
+    with pytest.raises(TypeError, match="leakiness is 'a'"):
+        layer.fprop(x, leakiness="a")
+
+
+def test_a_random_rectifier_s_bounds_are_in_order():
+    with pytest.raises(ValueError, match=r"upper is 0\.1"):
+        layers.RandomReluLayer(0.2, 0.1)
+
+
+def test_a_random_rectifier_takes_a_number_on_either_device(gpu):
+    x = np.array([[-1.0, 2.0]], np.float32)
+    outputs = layers.RandomReluLayer().fprop(to_gpu(x), leakiness=0.5)
+    np.testing.assert_array_equal(to_cpu(outputs), [[-0.5, 2.0]])
+
+
+def test_a_parametric_rectifier_s_gradient_masks_before_it_multiplies():
+    layer = layers.ParametricReluLayer()
+    (grad,) = layer.grads_wrt_params(np.array([[np.inf, -1.0]]), np.ones((1, 2)))
+    assert grad[0] == -1.0

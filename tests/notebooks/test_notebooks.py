@@ -1,5 +1,6 @@
-"""The notebooks run from a clean kernel, without network, as they are and in the students' version."""
+"""The notebooks run from a clean kernel, without network, in the students' version; checks refuse what is wrong."""
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -22,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
-    """Nothing of a machine's own data, and no way out: a proxy that is not there."""
+    """No data folder, and no way out: a proxy that is not there."""
     monkeypatch.setenv("MLP_DATA_DIR", "/nowhere")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -40,17 +41,50 @@ def test_there_are_nine():
     assert [source.stem[:2] for source in SOURCES] == [f"{i:02d}" for i in range(1, 10)]
 
 
+SPOIL = """
+def _spoiled(value):
+    import numpy as np
+    if isinstance(value, (tuple, list)):
+        return type(value)(_spoiled(part) for part in value)
+    if isinstance(value, bool):
+        return not value
+    return 1.5 * value + 0.25 if isinstance(value, (int, float, np.ndarray, np.number)) else value
+
+
+def _spoil(function):
+    return lambda *arguments, **options: _spoiled(function(*arguments, **options))
+"""
+
+
+def spoiled(code):
+    """Return an exercise's code with every function that was to be written returning something else."""
+    lines = code.splitlines()
+    marked = [i + 1 for i, line in enumerate(lines) if line.strip() == make.BEGIN]
+    names = []
+    for node in ast.parse(code).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            inner = [
+                (f"{node.name}.{f.name}", f) for f in ast.walk(node) if isinstance(f, ast.FunctionDef) and f is not node
+            ]
+            parts = [(node.name, node)] if isinstance(node, ast.FunctionDef) else inner
+            names += [name for name, f in parts if any(f.lineno <= i <= f.end_lineno for i in marked)]
+    assert names
+    return "\n".join([code, SPOIL, *(f"{name} = _spoil({name})" for name in names)])
+
+
 @every_notebook
 def test_it_runs_and_each_check_fails_until_its_exercise_is_solved(source):
-    """One run: the students' version, all of it, and then, in the same kernel, each exercise solved and checked."""
+    """One run: the students' version, all of it; then, in the same kernel, each exercise wrongly and rightly solved."""
     blank, solved = make.student(make.read(source)), make.read(source)
     exercises, checks = tagged(solved, "exercise"), tagged(solved, "check")
     count = len(blank.cells)
-    blank.cells += [cell for pair in zip(exercises, checks, strict=True) for cell in pair]
-    for i, cell in enumerate(blank.cells[count:]):
-        cell.id = f"solved-{i}"
+    for exercise, check in zip(exercises, checks, strict=True):
+        for code in (spoiled(exercise.source), check.source, exercise.source, check.source):
+            blank.cells.append(nbformat.v4.new_code_cell(code, id=f"solved-{len(blank.cells)}"))
     cells = make.run(blank, allow_errors=True).cells
-    handed_out, solutions = cells[:count], cells[count:]
+    handed_out, tried = cells[:count], cells[count:]
+    assert [bool(errors(cell)) for cell in tried[1::4]] == [True] * len(checks), "a check takes a wrong answer"
+    solutions = [cell for i, cell in enumerate(tried) if i % 4 >= 2]
     wrong = [cell.source for cell in handed_out if errors(cell) and "check" not in cell.metadata.get("tags", [])]
     assert wrong == []
     assert all(errors(cell) for cell in handed_out if "check" in cell.metadata.get("tags", []))
@@ -63,6 +97,14 @@ def test_it_runs_and_each_check_fails_until_its_exercise_is_solved(source):
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) >= 3
     closing = handed_out[next(i for i, cell in enumerate(handed_out) if "## What we saw" in cell.source) - 1 :]
     assert any("image/png" in output.get("data", {}) for cell in closing for output in cell.get("outputs", []))
+
+
+def test_a_solved_notebook_runs_from_top_to_bottom(tmp_path):
+    assert make.main(["run", "01", "--to", str(tmp_path)]) == 0
+    (path,) = tmp_path.iterdir()
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(errors(cell) for cell in notebook.cells)
+    assert all(cell.outputs for cell in tagged(notebook, "check"))
 
 
 @every_notebook
@@ -129,3 +171,15 @@ def test_a_wrong_command_ends_with_a_sentence(words, capsys):
         make.main(words)
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mark", ["## BEGIN SOLUTION", "###BEGIN SOLUTION", "### Begin solution", "### END SOLUTION:"])
+def test_what_is_nearly_a_mark_is_refused(mark):
+    with pytest.raises(make.SolutionError, match=r"nearly a mark|other mark"):
+        make.blanked(f"x = 1\n{mark}\ny = 2")
+
+
+def test_a_mark_in_text_is_refused():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"a\n{make.BEGIN}\nb")])
+    with pytest.raises(make.SolutionError, match="in text"):
+        make.student(notebook)
