@@ -44,11 +44,18 @@ def test_there_are_nine():
 SPOIL = """
 def _spoiled(value):
     import numpy as np
+    from mlp.layers import ChainLayer, Layer, TanhLayer
+    if isinstance(value, Layer):
+        return ChainLayer([value, TanhLayer()])
+    if isinstance(value, dict):
+        return {key: _spoiled(part) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
         return type(value)(_spoiled(part) for part in value)
     if isinstance(value, bool):
         return not value
-    return 1.5 * value + 0.25 if isinstance(value, (int, float, np.ndarray, np.number)) else value
+    if isinstance(value, (int, float, np.ndarray, np.number)):
+        return 1.5 * value + 0.25
+    return value + value if hasattr(value, "__add__") else value
 
 
 def _spoil(function):
