@@ -107,7 +107,7 @@ def monitor_curves(epochs: Sequence[int], rows: Sequence[Sequence[float]], keys:
 
 
 class LiveFigure:
-    """A figure in a notebook that every `show` draws anew, in its place."""
+    """A figure in a notebook that every `show` draws anew, in its place. Needs IPython, which every notebook has."""
 
     def __init__(self) -> None:
         self._handle: Any = None

@@ -21,7 +21,8 @@ class CIFAR10DataProvider(OneOfKDataProvider):
 
     `which_set` is 'train' or 'valid'. Read from the coursework's cifar-10-SET.npz, whose inputs are taken as they
     are, in float32; without it from the official archive, found or downloaded as in `load_cifar`: pixels / 255,
-    channel by channel, the first 40,000 training images in the file's order, or the last 10,000.
+    channel by channel, the first 40,000 training images in the file's order, or the last 10,000. Raises
+    DataMissingError or DataDamagedError.
     """
 
     num_classes = 10

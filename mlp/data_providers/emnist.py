@@ -26,6 +26,7 @@ class EMNISTDataProvider(OneOfKDataProvider):
     `flatten` (the coursework of 2018 to 2020) the inputs are (N, 1, 28, 28). Read from the coursework's
     emnist-SET.npz, or from the original emnist-balanced-{train,test}-{images-idx3,labels-idx1}-ubyte (plain or .gz),
     whose last 18,800 training images, the paper's validation set, are then 'valid'; in `search_folders(data_dir)`.
+    Raises DataMissingError or DataDamagedError.
     """
 
     num_classes = 47
@@ -63,7 +64,10 @@ class EMNISTDataProvider(OneOfKDataProvider):
 
 
 def load_emnist(which_set: str, data_dir: str | Path | None = None) -> tuple[Array, Array]:
-    """Return (inputs (N, 784) float32 in [0, 1], labels (N,) int64) of 'train', 'valid' or 'test'."""
+    """Return (inputs (N, 784) float32 in [0, 1], labels (N,) int64) of 'train', 'valid' or 'test'.
+
+    Raises DataMissingError or DataDamagedError.
+    """
     prefix, part = PARTS[check_set(EMNISTDataProvider, which_set, tuple(PARTS))]
     stem = f"emnist-balanced-{prefix}"
     images = find_file(f"{stem}-images-idx3-ubyte", data_dir) or find_file(f"{stem}-images-idx3-ubyte.gz", data_dir)

@@ -16,7 +16,7 @@ class MSD10GenreDataProvider(OneOfKDataProvider):
     """Batches of songs in 10 genres: inputs (N, D) float32, each song's features in a row, targets one-hot (N, 10).
 
     `which_set` is 'train' or 'valid'; `label_map` names the genres. Read from the coursework's
-    msd-10-genre-SET.npz in `search_folders(data_dir)`.
+    msd-10-genre-SET.npz in `search_folders(data_dir)`. Raises DataMissingError or DataDamagedError.
     """
 
     num_classes = 10

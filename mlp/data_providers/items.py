@@ -25,7 +25,7 @@ class CIFAR10:
 
     `set_name` is 'train' (47,500 images, the report's split), 'val' (2,500) or 'test'. `root` is where
     `mlp.data_providers.load_cifar` looks first and, with `download`, downloads to. `data` (N, 32, 32, 3) uint8 and
-    `labels` (N,) hold all; `classes` names the labels.
+    `labels` (N,) hold all; `classes` names the labels. Raises DataMissingError or DataDamagedError.
     """
 
     dataset = "cifar10"
@@ -99,7 +99,7 @@ class DataAugmentation:
     """The report's augmentation of one image (H, W, C), or PIL image: a random crop out of zeros, and a random flip.
 
     `padding` zeros are added on every side; a flip has probability 1/2. Two draws for the crop's corner and one for
-    the flip, from `rng`.
+    the flip, from `rng`. Raises DTypeError for images of other modes than RGB and RGBA, ShapeError for other shapes.
     """
 
     def __init__(self, padding: int = 4, rng: Rng | None = None) -> None:

@@ -39,7 +39,8 @@ class MNISTDataProvider(OneOfKDataProvider):
 
     `which_set` is 'train' (50,000 images), 'valid' (10,000) or 'test' (10,000; in the coursework of 2016 'eval').
     Read from the coursework's mnist-SET.npz, or from the original idx files (plain or .gz; their pixels k of 0..255
-    become k / 256, as in the coursework's), found in `search_folders(data_dir)`, or downloaded.
+    become k / 256, as in the coursework's), found in `search_folders(data_dir)`, or downloaded. Raises
+    DataMissingError or DataDamagedError.
     """
 
     num_classes = 10
@@ -102,7 +103,10 @@ class MNISTAutoencoderDataProvider(MNISTDataProvider):
 
 
 def load_mnist(which_set: str, data_dir: str | Path | None = None) -> tuple[Array, Array]:
-    """Return (inputs (N, 784) float32, labels (N,) int64) of 'train', 'valid' or 'test'."""
+    """Return (inputs (N, 784) float32, labels (N,) int64) of 'train', 'valid' or 'test'.
+
+    Raises DataMissingError or DataDamagedError.
+    """
     check_set(MNISTDataProvider, which_set, tuple(PARTS))
     npz = find_file(f"mnist-{which_set}.npz", data_dir)
     if npz:

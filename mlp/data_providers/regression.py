@@ -81,7 +81,10 @@ class MetOfficeDataProvider(DataProvider):
 
 
 def load_ccpp(which_set: str, data_dir: str | Path | None = None) -> tuple[Array, Array]:
-    """Return (inputs (N, 4), targets (N, 1)) of 'train' or 'valid', standardised."""
+    """Return (inputs (N, 4), targets (N, 1)) of 'train' or 'valid', standardised.
+
+    Raises DataMissingError or DataDamagedError.
+    """
     check_set(CCPPDataProvider, which_set, ("train", "valid"))
     table = find_file("Folds5x2_pp.csv", data_dir)
     if table is not None and find_file("ccpp_data.npz", data_dir) is None:
@@ -98,7 +101,10 @@ def load_ccpp(which_set: str, data_dir: str | Path | None = None) -> tuple[Array
 
 
 def load_met_office(data_dir: str | Path | None = None) -> Array:
-    """Return the days' precipitation (N,), standardised by the population's deviation."""
+    """Return the days' precipitation (N,), standardised by the population's deviation.
+
+    Raises DataMissingError or DataDamagedError.
+    """
     path = need_file(MET_OFFICE_FILE, "The Met Office's data", data_dir, f"Put it there, from {MET_OFFICE_SOURCE}")
     days = _read_table(path, skiprows=3, usecols=range(2, 32))
     if not (days >= 0).any():

@@ -188,7 +188,8 @@ class RandomReluLayer(Layer):
     """y = x where x > 0, else r x, with slopes r drawn anew for every entry, uniform in [lower, upper).
 
     As in the coursework there is no evaluation mode: each `fprop` draws, unless it is given the `leakiness`, as in
-    ``fprop(inputs, leakiness=0.5 * (layer.lower + layer.upper))``. At x = 0 the gradient is r. Xu, Wang, Chen and Li,
+    ``fprop(inputs, leakiness=0.5 * (layer.lower + layer.upper))``. At x = 0 the gradient is r. `bprop` raises
+    StaleStateError for arrays other than those of the last `fprop`. Xu, Wang, Chen and Li,
     Empirical evaluation of rectified activations in convolutional network, 2015, section 2.4.
     """
 
