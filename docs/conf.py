@@ -20,7 +20,6 @@ autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_preserve_defaults = True
 doctest_test_doctest_blocks = "default"
-doctest_global_setup = "import numpy as np"
 doctest_default_flags = 0b1000 | 0b0100  # ELLIPSIS, NORMALIZE_WHITESPACE
 
 html_theme = "furo"
@@ -36,7 +35,7 @@ def as_plain_text(app, what, name, obj, options, lines):  # noqa: ARG001  # Sphi
         if line.startswith("    ") and not indented and (not plain or not plain[-1]):
             plain += ["::", ""]
         indented = line.startswith("    ") or (indented and not line)
-        plain.append(line if indented or is_example else re.sub(r"(?<![`*\w])\*+(?=\w)|(?<!`)\|", r"\\\g<0>", line))
+        plain.append(line if indented or is_example else re.sub(r"(?<![`*\w])\*(?=\w)|(?<!`)\|", r"\\\g<0>", line))
     lines[:] = plain
 
 

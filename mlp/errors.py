@@ -32,6 +32,7 @@ def value_and_grad(error: Any, outputs: Array, targets: Array) -> tuple[Any, Arr
 class SumOfSquaredDiffsError:
     """Half the squared distance, averaged over the batch: E = 1/(2N) sum (y - t)^2.
 
+    >>> import numpy as np
     >>> from mlp.errors import SumOfSquaredDiffsError
     >>> error = SumOfSquaredDiffsError()
     >>> outputs, targets = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 4.0]])
@@ -146,6 +147,7 @@ class CrossEntropySoftmaxError:
     over the sum of the w that took part (over the number of places without weights or ignored labels), ``"sum"``, or
     ``"none"``, the array of all l, whose `grad` is that of its sum. (ONNX's and, for labels, PyTorch's conventions.)
 
+    >>> import numpy as np
     >>> from mlp.errors import CrossEntropySoftmaxError
     >>> error = CrossEntropySoftmaxError()
     >>> outputs, labels = np.zeros((2, 4)), np.array([0, 3])

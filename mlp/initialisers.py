@@ -83,6 +83,7 @@ class GlorotUniformInit(_GlorotInit):
     Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010,
     equation 16 (with gain 1).
 
+    >>> import numpy as np
     >>> from mlp.initialisers import GlorotUniformInit
     >>> weights = GlorotUniformInit(rng=np.random.RandomState(0))((100, 200))
     >>> bool(abs(weights).max() <= np.sqrt(6 / 300))

@@ -92,6 +92,7 @@ class Optimiser:
     Batches are moved to where the model's parameters lie: with ``model.to_gpu()`` the training runs on the GPU, and
     monitors get its arrays.
 
+    >>> import numpy as np
     >>> from mlp.data_providers import DataProvider
     >>> from mlp.errors import SumOfSquaredDiffsError
     >>> from mlp.layers import AffineLayer

@@ -15,6 +15,7 @@ rng = np.random.RandomState(seed)
 class L1Penalty:
     """c sum |w|, with gradient c sign(w) (0 at 0). The coefficient c is positive.
 
+    >>> import numpy as np
     >>> from mlp.penalties import L1Penalty
     >>> penalty = L1Penalty(0.5)
     >>> float(penalty(np.array([1.0, -2.0]))), penalty.grad(np.array([1.0, -2.0]))
@@ -42,6 +43,7 @@ class L1Penalty:
 class L2Penalty:
     """c/2 sum w^2, with gradient c w. The coefficient c is positive.
 
+    >>> import numpy as np
     >>> from mlp.penalties import L2Penalty
     >>> penalty = L2Penalty(0.5)
     >>> float(penalty(np.array([1.0, -2.0]))), penalty.grad(np.array([1.0, -2.0]))

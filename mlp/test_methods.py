@@ -45,6 +45,10 @@ class Outcome(NamedTuple):
     bprop_output: Any
     bprop_correct: Any
 
+    def __repr__(self) -> str:
+        forward, backward = ("right" if test else "WRONG" for test in (self.fprop_test, self.bprop_test))
+        return f"Outcome(forward {forward}, backward {backward})"
+
 
 def test_leaky_relu() -> Outcome:
     """Test `LeakyReluLayer()`."""

@@ -632,8 +632,8 @@ print("Exercise 3: right")
 # %% [markdown]
 # ## What we saw
 #
-# All errors of this notebook's layers as `check_gradients` measures them, with the library's own layers
-# beside them:
+# The errors of this notebook's layers, where they are numbers, as `check_gradients` measures them, with the
+# library's own layers beside them:
 
 
 # %%

@@ -31,6 +31,7 @@ class DataProvider:
     permutation of `rng` is drawn per epoch, and one at construction. At the end of an epoch the provider is ready
     for the next one. Change `batch_size` between epochs: what counts inside one is batches, not examples.
 
+    >>> import numpy as np
     >>> from mlp.data_providers import DataProvider
     >>> provider = DataProvider(np.arange(10.0)[:, None], np.arange(10), batch_size=4, shuffle_order=False)
     >>> [targets.tolist() for inputs, targets in provider]

@@ -47,6 +47,7 @@ class Engine:
     that of products in 3x3 convolutions on a GPU: ``"fp32"``, or ``"tf32"`` on tensor cores, whose factors have 10 bits
     of fraction.
 
+    >>> import numpy as np
     >>> from mlp.engine import Engine
     >>> from mlp.errors import CrossEntropySoftmaxError
     >>> from mlp.models import vgg08

@@ -153,6 +153,7 @@ class SingleLayerModel(Model):
 class MultipleLayerModel(Model):
     """A model of layers in a row.
 
+    >>> import numpy as np
     >>> from mlp.layers import AffineLayer, ReluLayer
     >>> from mlp.models import MultipleLayerModel
     >>> model = MultipleLayerModel([AffineLayer(4, 3), ReluLayer(), AffineLayer(3, 2)])
