@@ -254,9 +254,13 @@ def _backward(layer: Layer, inputs: Array, outputs: Array, upstream: Array) -> l
     return halves
 
 
+_ROUNDING = 64 * float(np.finfo(float).eps)
+"""Of the largest number in a layer: what a gradient of 0, as a bias's before a batch normalisation, is off by."""
+
+
 def _same(problem: Any, cause: str, expected: list[Any], got: list[Any], tolerance: float = 1e-12) -> None:
     largest = max((float(np.abs(a).max(initial=0.0)) for a in expected), default=0.0)
-    floor = tolerance * max(1e-3 * largest, float(np.finfo(float).tiny))
+    floor = max(1e-3 * tolerance, _ROUNDING) * max(largest, float(np.finfo(float).tiny))
     pairs = zip(expected, got, strict=len(expected) == len(got))
     if len(expected) != len(got) or not all(_within(a, b, tolerance, floor) for a, b in pairs):
         _broken(problem, cause)

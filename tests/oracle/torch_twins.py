@@ -664,6 +664,38 @@ def factors_of_one_matrix(draw):
     return (n, rows, columns), [flat, affine((n, rows * columns), rows)], []
 
 
+@st.composite
+def exponential_linear_units(draw):
+    alpha = draw(st.floats(0.01, 2.0))
+    return of_inputs(layers.ExponentialLinearUnitLayer(alpha), draw(shapes()), lambda x: F.elu(x, alpha))
+
+
+@st.composite
+def parametric_relus(draw):
+    return of_params(layers.ParametricReluLayer(draw(st.floats(-1.0, 2.0))), draw(shapes()), F.prelu)
+
+
+@st.composite
+def random_relus(draw):
+    """With one slope to draw from, as PyTorch's own stream cannot be ours."""
+    slope = draw(st.floats(0.0, 1.0))
+    return of_inputs(layers.RandomReluLayer(slope, slope), draw(shapes()), lambda x: F.rrelu(x, slope, slope, True))
+
+
+@st.composite
+def radial_bases(draw):
+    grid, dims = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    intervals = [(low, low + draw(st.floats(0.5, 3.0))) for low in (draw(st.floats(-2.0, 1.0)) for _ in range(dims))]
+    lines = [torch.linspace(*interval, grid, dtype=torch.float64) for interval in intervals]
+    centres = torch.stack([mesh.reshape(-1) for mesh in torch.meshgrid(*lines, indexing="xy")])
+    scales = torch.tensor([[(high - low) / grid] for low, high in intervals], dtype=torch.float64)
+
+    def function(inputs):
+        return torch.exp(-(((inputs[..., None] - centres) / scales) ** 2)).flatten(1)
+
+    return of_inputs(layers.RadialBasisFunctionLayer(grid, intervals), (draw(st.integers(1, 5)), dims), function)
+
+
 TWINS = {
     "AdditionLayer": additions(),
     "AffineLayer": affines(),
@@ -682,6 +714,10 @@ TWINS = {
     "ConvolutionalLayer": true_convolutions(),
     "DropoutLayer": dropouts(),
     "ELULayer": elus(),
+    "ExponentialLinearUnitLayer": exponential_linear_units(),
+    "ParametricReluLayer": parametric_relus(),
+    "RadialBasisFunctionLayer": radial_bases(),
+    "RandomReluLayer": random_relus(),
     "GlobalAveragePooling1DLayer": global_average_poolings(1),
     "GlobalAveragePooling2DLayer": global_average_poolings(2),
     "GlobalAveragePooling3DLayer": global_average_poolings(3),
