@@ -8,7 +8,7 @@ so that a damaged number is found. A data provider's random stream is not in it:
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mlp.backend import Array, device_of, to_cpu, to_device
-from mlp.files import write_atomic
+from mlp.files import rename, write_atomic
 from mlp.layers import Layer
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
@@ -28,10 +28,21 @@ class CheckpointError(RuntimeError):
     """A checkpoint is damaged, or belongs to another model."""
 
 
+class CheckpointDamagedError(CheckpointError):
+    """A checkpoint is not there, or not as it was saved."""
+
+
 def save_checkpoint(
-    path: str | Path, model: Model, learning_rule: GradientDescentLearningRule | None, progress: dict[str, Any]
+    path: str | Path,
+    model: Model,
+    learning_rule: GradientDescentLearningRule | None,
+    progress: dict[str, Any],
+    keep: str | Path | None = None,
 ) -> None:
     """Write model, learning rule (None: without) and `progress` (JSON values) to `path`, whole or not at all.
+
+    With `keep`, another name in the same folder, the checkpoint that was at `path` gets that name: one of the two is
+    whole at any moment, and `load_newest_checkpoint` finds it.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -56,7 +67,7 @@ def save_checkpoint(
         data = save(arrays, {"content": json.dumps(content, sort_keys=True)})
     except SafetensorError as error:
         raise CheckpointError(f"{path} cannot hold these arrays: {error}") from error
-    write_atomic(Path(path), data)
+    write_atomic(Path(path), data, None if keep is None else Path(keep))
 
 
 def load_checkpoint(
@@ -94,6 +105,30 @@ def load_checkpoint(
     return progress
 
 
+def load_newest_checkpoint(
+    path: Path, kept: Path, model: Model, learning_rule: GradientDescentLearningRule, say: Callable[[str], object]
+) -> dict[str, Any]:
+    """Load `path` as `load_checkpoint` does or, where that is damaged or gone, the one that was kept before it.
+
+    Then this is said, and a damaged file is moved to NAME.damaged, lest it be kept in place of the whole one.
+    """
+    try:
+        return load_checkpoint(path, model, learning_rule)
+    except CheckpointDamagedError as error:
+        if not kept.exists():
+            raise
+        try:
+            progress = load_checkpoint(kept, model, learning_rule)
+        except CheckpointError as other:
+            raise CheckpointError(f"{error}; nor can the one before it be used: {other}") from other
+        aside = ""
+        if path.exists():
+            rename(path, path.with_name(f"{path.name}.damaged"))
+            aside = f"; the damaged one is now {path.name}.damaged"
+        say(f"{error}. Going on from the checkpoint before it, {kept}{aside}")
+        return progress
+
+
 def _read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays of a file and the rest of its content."""
     try:
@@ -101,10 +136,14 @@ def _read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             content: dict[str, Any] = json.loads((file.metadata() or {})["content"])
         intact = content.pop("sha256") == _digest(arrays, content)
-    except Exception as error:  # a damaged or foreign file can fail in any way
+    except FileNotFoundError as error:
+        raise CheckpointDamagedError(f"{path} is gone") from error
+    except (PermissionError, MemoryError) as error:  # which say nothing of the file
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    except Exception as error:  # a damaged or foreign file can fail in any way
+        raise CheckpointDamagedError(f"{path} cannot be read as a checkpoint: {error}") from error
     if not intact:
-        raise CheckpointError(f"{path} is damaged: its numbers do not have the SHA-256 that was saved with them")
+        raise CheckpointDamagedError(f"{path} is damaged: its numbers do not have the SHA-256 that was saved with them")
     return arrays, content
 
 

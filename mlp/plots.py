@@ -15,7 +15,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlp.files import write_atomic
+from mlp.files import make_folder, write_atomic
 from mlp.records import EpochMetrics, LayerGradient, RunFolder
 
 TRAIN, VALID = "#1f6fb4", "#d1495b"
@@ -126,7 +126,7 @@ class LiveFigure:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG and PDF, each whole or not at all, the same figure as the same bytes; return the files."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(stem.parent, exist_ok=True)
     files = []
     for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
         content = io.BytesIO()

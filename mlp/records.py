@@ -5,7 +5,7 @@ environment.json    versions, machine, device
 metrics.csv         one row an epoch, accuracies in percent
 gradient_flow.csv   one row an epoch and layer: mean |dE/dw| of the epoch's last batch
 test.json           the test set, with the best epoch's weights; written when the run is complete
-checkpoints/        last.safetensors, best.safetensors
+checkpoints/        last.safetensors, previous.safetensors (the one before it), best.safetensors
 figures/            drawn from the above
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mlp.files import write_atomic
+from mlp.files import make_folder, write_atomic
 
 
 class RecordError(RuntimeError):
@@ -54,6 +54,7 @@ class RunFolder:
         self.path = path
         self.figures = path / "figures"
         self.last_checkpoint = path / "checkpoints" / "last.safetensors"
+        self.previous_checkpoint = path / "checkpoints" / "previous.safetensors"
         self.best_checkpoint = path / "checkpoints" / "best.safetensors"
 
     @classmethod
@@ -63,8 +64,8 @@ class RunFolder:
         for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
             path = runs_dir / f"{stem}{suffix}"
             try:
-                path.mkdir(parents=True)
-                (path / "checkpoints").mkdir()
+                make_folder(path)
+                make_folder(path / "checkpoints")
                 return cls(path)
             except FileExistsError:
                 continue
@@ -114,10 +115,18 @@ class RunFolder:
 
     def add_epoch(self, metrics: EpochMetrics, gradients: Sequence[LayerGradient]) -> None:
         """Add an epoch's rows, in place of any that are there of this epoch or a later one."""
-        before = [row for row in self.metrics() if row.epoch < metrics.epoch]
-        self._write("metrics.csv", EpochMetrics, [*before, metrics])
-        flow = [row for row in self.gradient_flow() if row.epoch < metrics.epoch]
+        self._write("metrics.csv", EpochMetrics, [*_up_to(metrics.epoch - 1, self.metrics()), metrics])
+        flow = _up_to(metrics.epoch - 1, self.gradient_flow())
         self._write("gradient_flow.csv", LayerGradient, [*flow, *gradients])
+
+    def cut_back(self, epoch: int) -> bool:
+        """Remove the rows of epochs after this one, which are to be run again; return whether there were any."""
+        metrics, flow = self.metrics(), self.gradient_flow()
+        if max([row.epoch for row in metrics] + [row.epoch for row in flow], default=0) <= epoch:
+            return False
+        self._write("metrics.csv", EpochMetrics, _up_to(epoch, metrics))
+        self._write("gradient_flow.csv", LayerGradient, _up_to(epoch, flow))
+        return True
 
     def _write(self, name: str, kind: type[Row], rows: Iterable[Row]) -> None:
         text = io.StringIO()
@@ -138,6 +147,10 @@ class RunFolder:
             return [kind(*(parse(text) for parse, text in zip(types, row, strict=True))) for row in rows]
         except (OSError, ValueError, csv.Error) as error:
             raise RecordError(f"{path} cannot be read: {error}") from error
+
+
+def _up_to(epoch: int, rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.epoch <= epoch]
 
 
 def best_epoch(metrics: Sequence[EpochMetrics]) -> EpochMetrics:

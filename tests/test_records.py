@@ -96,6 +96,29 @@ def test_missing_json_is_refused_by_name(run):
         run.read_json("test.json")
 
 
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_records_are_cut_back_to_an_epoch_and_made_again_the_same(run, epoch):
+    for added in (1, 2, 3):
+        run.add_epoch(metrics(added), flow(added))
+    names = "metrics.csv", "gradient_flow.csv"
+    before = [(run.path / name).read_bytes() for name in names]
+    assert run.cut_back(epoch)
+    assert [row.epoch for row in run.metrics()] == [1, 2, 3][:epoch]
+    assert [row.epoch for row in run.gradient_flow()] == [1, 1, 2, 2, 3, 3][: 2 * epoch]
+    assert not run.cut_back(epoch)
+    for added in range(epoch + 1, 4):
+        run.add_epoch(metrics(added), flow(added))
+    assert [(run.path / name).read_bytes() for name in names] == before
+
+
+def test_records_that_reach_no_further_are_left_as_they_are(run):
+    assert not run.cut_back(0)
+    run.add_epoch(metrics(1), flow(1))
+    before = {path: path.stat().st_mtime_ns for path in run.path.iterdir()}
+    assert not run.cut_back(1)
+    assert {path: path.stat().st_mtime_ns for path in run.path.iterdir()} == before
+
+
 HEADER = "epoch,learning_rate,train_loss,train_acc,val_loss,val_acc,seconds\n"
 
 

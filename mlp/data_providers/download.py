@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import requests
 
 from mlp.bars import progress_bar
 from mlp.data_providers.base import DataDamagedError, DataMissingError
+from mlp.files import MORE, NEW, FolderLock, Output, make_folder, rename, warn
 
 ATTEMPTS = 5
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
@@ -62,6 +62,7 @@ def check_file(path: Path, remote: RemoteFile) -> None:
 def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -> Path:
     """Download a file into `folder` (default: the user cache), or take it from there; return its path.
 
+    Of processes that ask for one file at a time, one downloads it, and the others wait for that.
     An interrupted download stays as NAME.part and is gone on with, also by a later call. The file appears under its
     name only whole and with the right MD5; a wrong one is left as NAME.damaged. Raises DataMissingError where the file
     cannot be had, DataDamagedError where it is wrong.
@@ -71,15 +72,12 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
     if target.exists():
         check_file(target, remote)
         return target
-
-    def resume(url: str, output: object, _: pooch.Pooch | None) -> None:
-        _download(url, part, quiet)
-        _check_download(part, remote)
-        part.replace(str(output))
-
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pooch.retrieve(remote.url, f"md5:{remote.md5}", remote.name, folder, downloader=_with_attempts(resume))
+        make_folder(folder, exist_ok=True)
+        with FolderLock(folder, f".{remote.name}.lock", wait=True, say=_say_nothing if quiet else warn):
+            if not target.exists():  # nor has the process that was waited for made it
+                _download_whole(remote, part, quiet)
+                rename(part, target)
     except (requests.RequestException, OSError) as error:
         kept = (
             f" {part.stat().st_size:,} bytes are kept in {part}; the same command goes on there."
@@ -90,27 +88,31 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
     return target
 
 
+def _say_nothing(_: str) -> None:
+    """Take the place of `warn`."""
+
+
+def _download_whole(remote: RemoteFile, part: Path, quiet: bool) -> None:
+    """Download what `part` lacks, in some attempts."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            _download(remote.url, part, quiet)
+            _check_download(part, remote)
+            return
+        except requests.HTTPError:
+            raise
+        except (requests.RequestException, OSError):
+            if left == 0:
+                raise
+
+
 def _check_download(part: Path, remote: RemoteFile) -> None:
     try:
         check_file(part, remote)
     except DataDamagedError as error:
-        damaged = part.replace(part.with_name(f"{remote.name}.damaged"))
+        damaged = part.with_name(f"{remote.name}.damaged")
+        rename(part, damaged)
         raise DataDamagedError(f"{remote.url} gave a wrong file, which was left in {damaged}: {error}") from error
-
-
-def _with_attempts(download: Callable[..., None]) -> Callable[..., None]:
-    def attempt(*args: object) -> None:
-        for left in reversed(range(ATTEMPTS)):
-            try:
-                download(*args)
-                return
-            except requests.HTTPError:
-                raise
-            except (requests.RequestException, OSError):
-                if left == 0:
-                    raise
-
-    return attempt
 
 
 def _download(url: str, part: Path, quiet: bool) -> None:
@@ -133,7 +135,7 @@ def _download(url: str, part: Path, quiet: bool) -> None:
             disable=quiet,
             desc=part.stem,
         )
-        with bar, part.open("ab" if resumed else "wb") as output:
+        with bar, Output(part, MORE if resumed else NEW) as output:
             for block in response.iter_content(1 << 16):
                 output.write(block)
                 bar.update(len(block))

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from mlp.backend import array_module, to_device
-from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from mlp.checkpoints import CheckpointError, load_checkpoint, load_newest_checkpoint, save_checkpoint
 from mlp.data_providers import ImageData, ImageDataProvider, ImageSet, Prefetcher
 from mlp.engine import Engine, GpuSession, Step
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import Experiment
 from mlp.experiments.interrupt import Interrupted, StopAfterStep
 from mlp.experiments.progress import Progress
+from mlp.files import make_folder, warn
 from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.optimisers import Scores, evaluate, train_step
 from mlp.records import EpochMetrics, LayerGradient, RunFolder, best_epoch
@@ -79,14 +80,14 @@ class Runner:
         self.steps_between_looks = STEPS_OF_A_FIRST_LOOK
         self.position = Position()
         self.saved_at = time.monotonic()
-        if folder.last_checkpoint.exists():
-            self.position = Position.from_dict(load_checkpoint(folder.last_checkpoint, self.model, self.rule))
+        if folder.last_checkpoint.exists() or folder.previous_checkpoint.exists():
+            self._recover()
         elif folder.metrics() or folder.is_complete():
             raise CheckpointError(
                 f"{folder.last_checkpoint} is gone, and the run cannot go on without: start a new one"
             )
         else:
-            folder.last_checkpoint.parent.mkdir(exist_ok=True)
+            make_folder(folder.last_checkpoint.parent, exist_ok=True)
             self._save()
 
     def run(self, stop_after: int | None = None) -> None:
@@ -207,8 +208,18 @@ class Runner:
             return evaluate(self.engine, batches, self.device)
         return Scores(*session.run(0, 0, batches.num_batches))
 
+    def _recover(self) -> None:
+        """Go back to the newest whole checkpoint, and the records with it."""
+        last, previous = self.folder.last_checkpoint, self.folder.previous_checkpoint
+        progress = load_newest_checkpoint(last, previous, self.model, self.rule, warn)
+        self.position = Position.from_dict(progress)
+        if self.folder.cut_back(self.position.epoch):
+            rows = f"metrics.csv and gradient_flow.csv are cut back to epoch {self.position.epoch}"
+            warn(f"{self.folder.path}: {rows}, its checkpoint's; the rows behind it are made again")
+
     def _save(self) -> None:
-        save_checkpoint(self.folder.last_checkpoint, self.model, self.rule, self.position.to_dict())
+        last, previous = self.folder.last_checkpoint, self.folder.previous_checkpoint
+        save_checkpoint(last, self.model, self.rule, self.position.to_dict(), previous)
         self.saved_at = time.monotonic()
 
     def _test(self) -> None:

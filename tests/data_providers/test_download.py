@@ -5,7 +5,10 @@ import hashlib
 import itertools
 import re
 import socket
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,6 +24,7 @@ DATA = np.random.default_rng(0).bytes(1_500_000)
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
+        assert server.answers.wait(60)
         asked = self.headers.get("Range")
         server.asked.append(asked)
         server.kept.append(server.part.read_bytes() if server.part.exists() else b"")
@@ -61,6 +65,8 @@ class Server(HTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.ranges, self.status, self.encoding = DATA, True, None, None
         self.cuts, self.asked, self.kept, self.seen_before_the_end = [], [], [], []
+        self.answers = threading.Event()
+        self.answers.set()
         self.watched, self.part = watched, watched.with_name(f"{watched.name}.part")
 
     def remote(self, **changes):
@@ -267,6 +273,62 @@ def test_a_damaged_file_that_is_there_is_told_and_left(server, folder, data):
         fetch(server.remote(), folder, quiet=True)
     assert_whole(folder, data)
     assert server.asked == []
+
+
+FETCHER = """
+import sys
+from pathlib import Path
+from mlp.data_providers.download import RemoteFile, fetch
+print("ready", flush=True)
+name, url, size, md5, folder = sys.stdin.readline().split()
+print("asking", flush=True)
+print(fetch(RemoteFile(name, url, int(size), md5), Path(folder), quiet=True))
+"""
+
+
+@pytest.fixture
+def fetchers():
+    """Return eight processes that are ready to fetch a file; any that are left are killed at the end."""
+    command = [sys.executable, "-c", FETCHER]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    processes = [subprocess.Popen(command, **pipes, text=True) for _ in range(8)]
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_eight_processes_download_a_file_once(server, folder, fetchers):
+    """The server says nothing until all of them are asking."""
+    server.answers.clear()
+    for process in fetchers:
+        assert process.stdout.readline() == "ready\n"
+    for process in fetchers:
+        process.stdin.write(" ".join([*map(str, server.remote()), str(folder)]) + "\n")
+        process.stdin.flush()
+    for process in fetchers:
+        assert process.stdout.readline() == "asking\n"
+    server.answers.set()
+    for process in fetchers:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (0, f"{folder / 'file.bin'}\n", "")
+    assert server.asked == [None]
+    assert_whole(folder)
+
+
+def test_a_process_that_is_killed_leaves_the_download_to_the_next(server, folder, fetchers, capsys):
+    server.answers.clear()
+    process = fetchers[0]
+    process.stdin.write(" ".join([*map(str, server.remote()), str(folder)]) + "\n")
+    process.stdin.flush()
+    while not (folder / ".file.bin.lock").exists() or not (folder / ".file.bin.lock").read_text():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    server.answers.set()
+    fetch(server.remote(), folder)
+    assert f"process {process.pid} on " in capsys.readouterr().err
+    assert_whole(folder)
 
 
 def test_check_file_looks_at_size_and_md5(tmp_path):

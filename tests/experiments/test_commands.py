@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from . import tiny
 from .conftest import OPTIONS
 
 NAMES = list(EXPERIMENTS)
-CONTENT = [".lock", "checkpoints", "config.json", "environment.json", "figures"]
+CONTENT = ["checkpoints", "config.json", "environment.json", "figures"]
 CONTENT += ["gradient_flow.csv", "metrics.csv", "test.json"]
 FIGURES = ["gradient_flow.pdf", "gradient_flow.png", "training_curves.pdf", "training_curves.png"]
 
@@ -172,6 +173,7 @@ def test_a_run_folder_holds_what_is_promised(finished):
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == [
         "best.safetensors",
         "last.safetensors",
+        "previous.safetensors",
     ]
 
 
@@ -396,7 +398,8 @@ def test_other_data_of_the_same_name_is_refused(call, capsys, tiny_data, half, m
 def test_a_run_in_use_is_refused(call, capsys, tiny_data, half):
     with FolderLock(half):
         err = refused(call, capsys, "vgg08", "--resume", half)
-    assert err == f"mlp.experiments: {half} is in use by process {os.getpid()}: wait for it, or stop it\n"
+    owner = rf"process {os.getpid()} on {socket.gethostname()}, which took it \d+ s ago"
+    assert re.fullmatch(rf"mlp\.experiments: {half} is in use by {owner}: wait for it, or stop it\n", err)
     assert not (half / "test.json").exists()
 
 
@@ -422,13 +425,39 @@ def test_a_damaged_configuration_is_refused_by_name(call, capsys, tiny_data, hal
     assert str(half / "config.json") in refused(call, capsys, "vgg08", "--resume", half)
 
 
-@pytest.mark.parametrize("name", ["last", "best"])
-def test_a_damaged_checkpoint_is_refused_by_name(call, capsys, tiny_data, half, name):
-    path = half / "checkpoints" / f"{name}.safetensors"
+def test_a_damaged_best_checkpoint_is_refused_by_name(call, capsys, tiny_data, half):
+    path = half / "checkpoints" / "best.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert str(path) in refused(call, capsys, "vgg08", "--resume", half, "--quiet", "--device", "cpu")
     assert path.read_bytes() == whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize("cut", [None, 0, 1, 1000, -1], ids=["gone", "empty", "one byte", "1000 bytes", "all but one"])
+def test_with_a_damaged_last_checkpoint_a_run_goes_on_from_the_one_before(call, capsys, tiny_data, half, finished, cut):
+    path = half / "checkpoints" / "last.safetensors"
+    whole = path.read_bytes()
+    path.unlink() if cut is None else path.write_bytes(whole[:cut])
+    capsys.readouterr()
+    assert call("vgg08", "--resume", half, "--quiet", "--device", "cpu") == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{path} is gone. " if cut is None else f"{path} cannot be read as a checkpoint: ")
+    assert f"Going on from the checkpoint before it, {path.with_name('previous.safetensors')}" in first
+    assert second.startswith(f"{half}: metrics.csv and gradient_flow.csv are cut back to epoch 1")
+    tiny.assert_same_results(half, finished)
+    aside = path.with_name("last.safetensors.damaged")
+    assert (aside.read_bytes() if aside.exists() else None) == (None if cut is None else whole[:cut])
+
+
+def test_two_damaged_checkpoints_are_refused_by_name(call, capsys, tiny_data, half):
+    paths = [half / "checkpoints" / f"{name}.safetensors" for name in ("last", "previous")]
+    for path in paths:
+        path.write_bytes(b"rubbish")
+    before = (half / "metrics.csv").read_bytes()
+    err = refused(call, capsys, "vgg08", "--resume", half, "--quiet", "--device", "cpu")
+    assert all(str(path) in err for path in paths)
+    assert [path.read_bytes() for path in paths] == [b"rubbish"] * 2
+    assert (half / "metrics.csv").read_bytes() == before
 
 
 def interrupted(call, capsys, monkeypatch, *argv):

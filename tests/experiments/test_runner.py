@@ -398,6 +398,32 @@ def test_checkpoints_are_saved_within_an_epoch_when_it_is_time(tmp_path, monkeyp
     assert [progress["step"] for progress in saved if "step" in progress] == [0, 0]
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_with_a_flipped_bit_at_any_step_a_run_ends_the_same(
+    uninterrupted, tmp_path, monkeypatch, stop_at, capsys, network
+):
+    """Wherever it stopped, the newest checkpoint is not used, the one before it is, and that is said."""
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    experiment, rng = NETWORKS[network], random.Random(3)
+    for step in range(2, STEPS[network], 3):
+        folder = new_folder(tmp_path, experiment)
+        stop_at(step)
+        with pytest.raises(Interrupted):
+            run(folder, experiment)
+        content = bytearray(folder.last_checkpoint.read_bytes())
+        content[-rng.randrange(1, 2000)] ^= 1 << rng.randrange(8)
+        folder.last_checkpoint.write_bytes(content)
+        stop_at(0)
+        capsys.readouterr()
+        run(folder, experiment)
+        first, *_ = capsys.readouterr().err.splitlines()
+        assert f"{folder.last_checkpoint} is damaged: its numbers do not have the SHA-256" in first
+        assert f"Going on from the checkpoint before it, {folder.previous_checkpoint}" in first
+        tiny.assert_same_results(folder.path, uninterrupted[network].path)
+        aside = folder.last_checkpoint.with_name("last.safetensors.damaged")
+        assert aside.read_bytes() == content
+
+
 # --- real processes
 
 DRIVER = Path(__file__).with_name("driver.py")
