@@ -79,7 +79,6 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, setup: S
     command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path), *setup.options()]
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
-    how_to_go_on = f"Stopped; everything is saved. To go on:\n  {shlex.join(command)}"
     runner = Runner(experiment, data, folder, quiet=args.quiet, **setup._asdict())
     parameters = sum(param.size for param in runner.model.params)
     record_environment(folder, setup, data.source, parameters)
@@ -90,15 +89,21 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, setup: S
         runner.run(args.stop_after)
         files = plot_run(folder)
     except Interrupted:
-        print(how_to_go_on, file=sys.stderr)
-        return INTERRUPTED
+        return _stopped("Stopped; everything is saved", command, INTERRUPTED)
     except KeyboardInterrupt:
-        print(how_to_go_on.replace("Stopped; everything", "stopped at once; the last checkpoint"), file=sys.stderr)
-        return INTERRUPTED
+        return _stopped("stopped at once; the last checkpoint is saved", command, INTERRUPTED)
+    except OSError as error:
+        return _stopped(f"Stopped by the system ({error}); what was saved before is whole", command, 1)
     if not folder.is_complete():
-        print(how_to_go_on, file=sys.stderr)
+        _stopped("Stopped; everything is saved", command, 0)
     _print_results(folder, files, args.quiet)
     return 0
+
+
+def _stopped(how: str, command: list[str], status: int) -> int:
+    """Say how a run was stopped and which command goes on; return the exit status."""
+    print(f"{how}. To go on:\n  {shlex.join(command)}", file=sys.stderr)
+    return status
 
 
 def _print_results(folder: RunFolder, files: list[Path], quiet: bool) -> None:

@@ -7,12 +7,12 @@ from benchmarks.crash_loop import loop, new_folder, problems, states
 from mlp import checkpoints, files, records
 from mlp.files import Output
 
-COUNT = {"kill": 8, "power": 40}
+COUNT = {"kill": 6, "power": 30}
 
 
 @pytest.mark.parametrize("kind", crash.MISHAPS)
 def test_after_a_crash_everything_is_whole_and_nothing_lost(kind):
-    wrong, lines = crash.trials(kind, COUNT.get(kind, 20), seed=1)
+    wrong, lines = crash.trials(kind, COUNT.get(kind, 15), seed=1)
     assert lines == []
     assert wrong == {}
 

@@ -1,6 +1,7 @@
 """The command line: what it says, what it writes, and what it refuses."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mlp import files
 from mlp.backend import GpuStatus
 from mlp.data_providers import DataMissingError
 from mlp.experiments import commands, runner
@@ -447,6 +449,29 @@ def test_with_a_damaged_last_checkpoint_a_run_goes_on_from_the_one_before(call, 
     tiny.assert_same_results(half, finished)
     aside = path.with_name("last.safetensors.damaged")
     assert (aside.read_bytes() if aside.exists() else None) == (None if cut is None else whole[:cut])
+
+
+@pytest.mark.parametrize("name", [".last.safetensors.part", ".metrics.csv.part", ".gradient_flow.csv.part"])
+def test_a_full_disk_stops_a_run_that_can_be_gone_on_with(
+    call, capsys, tiny_data, finished, tmp_path, monkeypatch, name
+):
+    real, opened = files.disk.open, []
+
+    def full(path, how):
+        opened.append(path.name)
+        if opened.count(name) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.disk, "open", full)
+        assert call("vgg08", *OPTIONS, "--quiet", "--runs-dir", tmp_path) == 1
+    (path,) = tmp_path.iterdir()
+    first, command = capsys.readouterr().err.splitlines()
+    assert first.startswith("Stopped by the system ([Errno 28] No space left on device: ")
+    assert first.endswith(f"{name}'); what was saved before is whole. To go on:")
+    assert call(*shlex.split(command)[3:], "--quiet") == 0
+    tiny.assert_same_results(path, finished)
 
 
 def test_two_damaged_checkpoints_are_refused_by_name(call, capsys, tiny_data, half):
