@@ -45,26 +45,30 @@ class Section(NamedTuple):
     checks: Mapping[str, Callable[[], GradientReport | float]]
 
 
-def sections(gpu: bool) -> list[Section]:
-    """Return the parts of the self-test."""
-    layers = {case.name: _layer_check(case) for case in LAYER_CASES}
+def sections(gpu: bool, quick: bool = False) -> list[Section]:
+    """Return the parts of the self-test; of a `quick` one only gradients, a case of every class, and no networks."""
+    first = {type(case.build()): case for case in reversed(LAYER_CASES)}
+    cases = list(first.values()) if quick else LAYER_CASES
+    layers = {case.name: _layer_check(case, conduct=not quick) for case in cases}
     outer = {f"error: {name}": _check(error, x, targets) for name, error, x, targets in ERROR_CASES}
     outer |= {f"penalty: {name}": _check(penalty, parameter, None) for name, penalty, parameter in PENALTY_CASES}
+    methods = "gradients by complex step and central differences"
+    plans = dict(map(_plan, NETWORKS))
     found = [
-        Section("layers", "gradients by complex step and central differences, and all that a layer promises", layers),
-        Section("errors, penalties", "gradients by complex step and central differences", outer),
+        Section("layers", f"{methods}, {'of every class' if quick else 'and all that a layer promises'}", layers),
+        Section("errors, penalties", methods, outer),
         Section("networks", "gradients of all parameters, 4 filters, by complex step", dict(map(_network, NETWORKS))),
         Section("extremes", "float32 within 4 units in the last place of 60-digit arithmetic", EXTREMES),
+        Section("threads", "a convolution in parts is the sum of its images, to 1e-12", {"conv": _parts}),
+        Section("plans", "the numbers that the layers compute one by one, to 1e-11", plans),
+        Section("GPU", "the same numbers as on the CPU, to 1e-11", {case.name: _gpu_check(case) for case in cases}),
     ]
-    found.append(Section("threads", "a convolution in parts is the sum of its images, to 1e-12", {"conv": _parts}))
-    plans = dict(map(_plan, NETWORKS))
-    found.append(Section("plans", "the numbers that the layers compute one by one, to 1e-11", plans))
-    on_gpu = {case.name: _gpu_check(case) for case in LAYER_CASES} if gpu else {}
-    return [*found, Section("GPU", "the same numbers as on the CPU, to 1e-11", on_gpu)] if gpu else found
+    without = {name for name, left_out in (("networks", quick), ("GPU", not gpu)) if left_out}
+    return [section for section in found if section.name not in without]
 
 
-def _layer_check(case: LayerCase) -> Callable[[], GradientReport]:
-    return lambda: check_gradients(case.build(), case.shape, tolerance=1e-12)
+def _layer_check(case: LayerCase, conduct: bool = True) -> Callable[[], GradientReport]:
+    return lambda: check_gradients(case.build(), case.shape, tolerance=1e-12, conduct=conduct)
 
 
 def _check(subject: object, inputs: Array, targets: Array | None) -> Callable[[], GradientReport]:
@@ -211,26 +215,47 @@ EXTREMES: dict[str, Callable[[], GradientReport | float]] = {
 }
 
 
-def run(section: Section) -> list[str]:
-    """Run a section, print its line, and return what was wrong."""
-    began, wrong, worst = time.perf_counter(), [], {"": 0.0, "central differences": 0.0}
+class Outcome(NamedTuple):
+    """What a section's checks found: how many were tried, what was wrong, and the largest errors by both methods."""
+
+    tried: int
+    wrong: list[str]
+    worst: float
+    by_differences: float
+
+    def words(self, section: Section) -> str:
+        """Return it as a line."""
+        right = f"{self.tried - len(self.wrong)} of {len(section.checks)} right, worst error {self.worst:.2g}"
+        second = f", by differences {self.by_differences:.2g}" if self.by_differences else ""
+        late = f"; {len(section.checks) - self.tried} not tried, for lack of time"
+        return right + second + (late if self.tried < len(section.checks) else "")
+
+
+def examine(section: Section, seconds: float = float("inf")) -> Outcome:
+    """Try a section's checks, one after the other; none begins when the seconds are over."""
+    end, tried, wrong, worst, differences = time.perf_counter() + seconds, 0, [], [0.0], [0.0]
     for name, check in section.checks.items():
+        if time.perf_counter() >= end:
+            break
+        tried += 1
         try:
             found = check()
         except Exception as error:  # whatever a check raises is a finding, and the others still run
             text = str(error) if isinstance(error, AssertionError) else traceback.format_exc()
             wrong.append(f"{section.name}: {name}: {text}")
             continue
-        worst[""] = max(worst[""], found if isinstance(found, float) else found.worst)
+        worst.append(found if isinstance(found, float) else found.worst)
         if isinstance(found, GradientReport):
-            differences = (array.central_differences or 0.0 for array in found.arrays)
-            worst["central differences"] = max(worst["central differences"], *differences)
-    seconds = time.perf_counter() - began
-    right = f"{len(section.checks) - len(wrong)} of {len(section.checks)} right"
-    second = worst["central differences"]
-    errors = f"worst error {worst['']:.2g}" + (f", by differences {second:.2g}" if second else "")
-    print(f"{section.name}: {section.proves}\n    {right}, {errors}, {seconds:.1f} s", flush=True)
-    return wrong
+            differences += [array.central_differences or 0.0 for array in found.arrays]
+    return Outcome(tried, wrong, max(worst), max(differences))
+
+
+def run(section: Section) -> list[str]:
+    """Run a section, print its line, and return what was wrong."""
+    began, words = time.perf_counter(), f"{section.name}: {section.proves}"
+    outcome = examine(section)
+    print(f"{words}\n    {outcome.words(section)}, {time.perf_counter() - began:.1f} s", flush=True)
+    return outcome.wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -250,9 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nWRONG  {text}")
     print(f"\nDevice: CPU{_gpu_words(status)}")
     kinds = len({type(case.build()).__name__ for case in LAYER_CASES})
-    print(
-        f"{len(wrong)} checks failed." if wrong else f"All right: {kinds} classes of layers, every error and penalty."
-    )
+    right = f"All right: {kinds} classes of layers, every error and penalty."
+    print(f"{len(wrong)} checks failed." if wrong else right)
     return 1 if wrong else 0
 
 

@@ -1,6 +1,7 @@
 """The command line: ``python -m mlp.experiments --help``.
 
-Exit status: 0 done, 1 the system refused (no space, no right), 2 wrong use, 3 data missing or damaged, 130 interrupted.
+Exit status: 0 done, 1 the system refused (no space, no right) or the doctor found a problem, 2 wrong use, 3 data
+missing or damaged, 130 interrupted.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from mlp.data_providers import DataError
 from mlp.engine import ENGINES, PRECISIONS
 from mlp.experiments import commands
 from mlp.experiments.configs import EXPERIMENTS, ExperimentError
+from mlp.experiments.doctor import doctor
 from mlp.files import FolderInUseError
 from mlp.kernels import SettingError
 from mlp.records import RecordError
@@ -64,7 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     part = parts.add_parser("compare", help="print a table of runs")
     part.add_argument("runs", metavar="RUN", nargs="+", help="runs' folders")
     part.set_defaults(command=commands.compare, parser=part)
+    _add_doctor_options(parts.add_parser("doctor", help="print what an issue report needs, and try the library"))
     return parser
+
+
+def _add_doctor_options(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--json", action="store_true", help="print it as JSON")
+    part.add_argument("--data-dir", metavar="D", help="look for data here first")
+    part.add_argument("--runs-dir", metavar="DIR", default="runs", help="where run folders go; default: runs")
+    part.set_defaults(command=doctor, parser=part)
 
 
 _PRECISION_HELP = "of products in 3x3 convolutions on a GPU; default: fp32"
