@@ -1,12 +1,13 @@
 """The command line: ``python -m mlp.experiments --help``.
 
 Exit status: 0 done, 1 the system refused (no space, no right) or the doctor found a problem, 2 wrong use, 3 data
-missing or damaged, 130 interrupted.
+missing or damaged, 4 the numbers of a training broke, 130 interrupted.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mlp.backend import DeviceError
 from mlp.checkpoints import CheckpointError
@@ -14,6 +15,7 @@ from mlp.data_providers import DataError
 from mlp.engine import ENGINES, PRECISIONS
 from mlp.experiments import commands
 from mlp.experiments.configs import EXPERIMENTS, ExperimentError
+from mlp.experiments.crash import TrainingBrokeError
 from mlp.experiments.doctor import doctor
 from mlp.files import FolderInUseError
 from mlp.kernels import SettingError
@@ -34,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RecordError, CheckpointError, FolderInUseError, DeviceError, SettingError, ExperimentError) as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 2
+    except TrainingBrokeError as error:
+        print(f"mlp.experiments: {error}", file=sys.stderr)
+        return commands.BROKE
     except OSError as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 1
@@ -60,14 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--data-dir", metavar="D", help="look here first, and download to here")
     part.set_defaults(command=commands.data, parser=part)
     _add_profile_options(parts.add_parser("profile", help="print where the time of a training step goes"))
+    _add_commands_on_runs(parts)
+    _add_doctor_options(parts.add_parser("doctor", help="print what an issue report needs, and try the library"))
+    return parser
+
+
+def _add_commands_on_runs(parts: Any) -> None:
     part = parts.add_parser("plot", help="draw a run's figures again")
     part.add_argument("run", metavar="RUN", help="a run's folder")
     part.set_defaults(command=commands.plot, parser=part)
     part = parts.add_parser("compare", help="print a table of runs")
     part.add_argument("runs", metavar="RUN", nargs="+", help="runs' folders")
     part.set_defaults(command=commands.compare, parser=part)
-    _add_doctor_options(parts.add_parser("doctor", help="print what an issue report needs, and try the library"))
-    return parser
+    part = parts.add_parser("replay", help="run the step again at which the numbers of a training broke")
+    part.add_argument("pack", metavar="PACK", help="a crash pack: the folder that the run named")
+    part.set_defaults(command=commands.replay_pack, parser=part)
 
 
 def _add_doctor_options(part: argparse.ArgumentParser) -> None:

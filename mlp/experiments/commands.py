@@ -22,6 +22,7 @@ from mlp.data_providers.cifar import FORMS
 from mlp.engine import Engine, profile
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import EXPERIMENTS, Experiment
+from mlp.experiments.crash import replay
 from mlp.experiments.environment import Setup, record_environment
 from mlp.experiments.interrupt import Interrupted
 from mlp.experiments.report import profile_table, table
@@ -32,7 +33,7 @@ from mlp.plots import plot_run
 from mlp.records import RecordError, RunFolder
 
 DATASETS = ("cifar100", "cifar10", "digits", "shapes")
-INTERRUPTED = 130
+INTERRUPTED, BROKE = 130, 4
 
 
 def load_data(experiment: Experiment, data_dir: str | None, quiet: bool, download: bool = True) -> ImageData:
@@ -110,6 +111,13 @@ def _print_results(folder: RunFolder, files: list[Path], quiet: bool) -> None:
     print(table([folder]))
     if not quiet:
         print("\nFigures:", *(str(file) for file in files if file.suffix == ".png"), sep="\n  ")
+
+
+def replay_pack(args: argparse.Namespace) -> int:
+    """Run a crash pack's step again; the status is that of the run where the same is found, 0 where it is not."""
+    then, now = replay(Path(args.pack))
+    print(f"then  {then}\nnow   {now}\n{'the same' if then == now else 'not the same'}")
+    return BROKE if then == now else 0
 
 
 def list_experiments(_: argparse.Namespace) -> int:

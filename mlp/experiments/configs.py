@@ -60,14 +60,19 @@ class Experiment:
     @classmethod
     def of_run(cls, folder: RunFolder) -> "Experiment":
         """Return the experiment that a run's config.json holds; raise RecordError where it holds none."""
-        content = folder.read_field("config.json", "experiment")
+        return cls.of_file(folder, "config.json")
+
+    @classmethod
+    def of_file(cls, folder: RunFolder, name: str) -> "Experiment":
+        """Return the experiment that a JSON file of a folder holds; raise RecordError where it holds none."""
+        content = folder.read_field(name, "experiment")
         if not isinstance(content, dict) or content.keys() != {f.name for f in fields(cls)}:
             names = ", ".join(f.name for f in fields(cls))
-            raise RecordError(f"{folder.path / 'config.json'} describes {content}, expected an experiment: {names}")
+            raise RecordError(f"{folder.path / name} describes {content}, expected an experiment: {names}")
         try:
             return cls(**content)
         except (TypeError, ValueError) as error:
-            raise RecordError(f"{folder.path / 'config.json'} describes no experiment: {error}") from error
+            raise RecordError(f"{folder.path / name} describes no experiment: {error}") from error
 
     def differences(self, other: "Experiment") -> list[str]:
         """Return a line for every field in which `other` differs."""

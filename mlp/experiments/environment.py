@@ -55,7 +55,7 @@ def record_environment(folder: RunFolder, setup: Setup, data: str, parameters: i
     of a run in one part, it is said.
     """
     how = {**setup._asdict(), "convolution": conv_method(), "data": data}
-    now = {**_versions(), **_machine(setup.device), **how}
+    now = {**versions(), **_machine(setup.device), **how}
     exists = (folder.path / "environment.json").exists()
     parts: list[dict[str, Any]] = folder.read_field("environment.json", "parts") if exists else []
     if parts and parts[-1] == now:
@@ -67,7 +67,8 @@ def record_environment(folder: RunFolder, setup: Setup, data: str, parameters: i
     folder.write_json("environment.json", {"parameters": parameters, "parts": [*parts, now]})
 
 
-def _versions() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
+    """Return the versions of this library, of Python and of what the numbers depend on."""
     return {"mlp": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 

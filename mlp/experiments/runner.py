@@ -1,17 +1,19 @@
 """Runs one experiment into its folder, from the start or from where it was stopped."""
 
+import shlex
 import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mlp.backend import array_module, to_device
+from mlp.backend import Array, array_module, to_device
 from mlp.checkpoints import CheckpointError, load_checkpoint, load_newest_checkpoint, save_checkpoint
 from mlp.data_providers import ImageData, ImageDataProvider, ImageSet, Prefetcher
 from mlp.engine import Engine, GpuSession, Step
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import Experiment
+from mlp.experiments.crash import Broken, TrainingBrokeError, write_pack
 from mlp.experiments.interrupt import Interrupted, StopAfterStep
 from mlp.experiments.progress import Progress
 from mlp.files import make_folder, warn
@@ -19,6 +21,7 @@ from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.optimisers import Scores, evaluate, train_step
 from mlp.records import EpochMetrics, LayerGradient, RunFolder, best_epoch
 from mlp.schedulers import CosineAnnealing
+from mlp.watch import NumbersError
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SECONDS_BETWEEN_LOOKS, STEPS_OF_A_FIRST_LOOK = 2.0, 20
@@ -138,12 +141,25 @@ class Runner:
         start, position = time.perf_counter(), self.position
         batch, labels = batches.batch(position.epoch, position.step)
         inputs, targets = to_device(batch, self.device), to_device(labels, self.device)
-        step = train_step(self.engine, self.rule, inputs, targets)
+
+        def break_off(alarm: NumbersError) -> None:
+            self._break_off(inputs, targets, alarm)
+
+        step = train_step(self.engine, self.rule, inputs, targets, break_off)
         scores = position.scores.with_batch(step.loss, step.outputs, targets)
         self.position = replace(position, step=position.step + 1, scores=scores)
         self.position.seconds += time.perf_counter() - start
         progress.step(position.epoch + 1, self.experiment.epochs, len(labels), scores)
         return step
+
+    def _break_off(self, inputs: Array, targets: Array, alarm: NumbersError) -> None:
+        """Leave a crash pack, and raise TrainingBrokeError, before any parameter is changed."""
+        broken = Broken(self.experiment, self.model, self.rule, inputs, targets, self.engine.kind)
+        pack = write_pack(self.folder, broken, self.position.epoch + 1, self.position.step + 1, alarm)
+        raise TrainingBrokeError(
+            f"the training broke in epoch {self.position.epoch + 1}. {alarm}. To see it again: "
+            f"python -m mlp.experiments replay {shlex.quote(str(pack))}"
+        )
 
     def _train_on_gpu(self, progress: Progress) -> Step:
         """Take steps without the host, for about `SECONDS_BETWEEN_LOOKS` or to the epoch's end; return the last."""
@@ -152,6 +168,11 @@ class Runner:
         stop = min(position.step + self.steps_between_looks, self.train_batches.num_batches)
         sums = position.scores.loss_sum, position.scores.correct, position.scores.images
         scores = Scores(*self.session.run(position.epoch, position.step, stop, sums))
+        if not np.isfinite(scores.loss_sum):
+            raise TrainingBrokeError(
+                f"the training broke in epoch {position.epoch + 1}, between steps {position.step + 1} and {stop}: the "
+                f"loss is {scores.loss_sum}. To see where, go on from the last checkpoint with --device cpu"
+            )
         self.position = replace(position, step=stop, scores=scores)
         seconds = time.perf_counter() - start
         self.position.seconds += seconds
