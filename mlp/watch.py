@@ -7,6 +7,7 @@ batch again, by the layers' own passes on a copy of the model, with a probe at e
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class NumbersError(ArithmeticError):
 
 def is_finite(loss: float, outputs: Array, grads: Sequence[Array]) -> bool:
     """Return whether a loss, a model's outputs and all gradients are finite numbers."""
-    if not np.isfinite(loss):
+    if not isfinite(loss):
         return False
     arrays = [outputs, *([grads.flat] if isinstance(grads, Pieces) else grads)]
     with np.errstate(all="ignore"):
@@ -55,10 +56,10 @@ def is_finite(loss: float, outputs: Array, grads: Sequence[Array]) -> bool:
 
 
 def _all_finite(array: Array) -> bool:
-    xp = array_module(array)
-    flat = array.reshape(-1)
-    total = xp.dot(flat, flat)  # not finite where an entry is not, or where squares overflow
-    return bool(xp.isfinite(total)) or bool(xp.isfinite(array).all())
+    flat = array if array.ndim == 1 else array.reshape(-1)
+    if isfinite(abs(flat.dot(flat))):  # not where an entry is not finite, and not where squares overflow
+        return True
+    return bool(array_module(array).isfinite(array).all())
 
 
 def find(model: Model, error: Any, learning_rule: Any, inputs: Array, targets: Array) -> Finding | None:
