@@ -6,6 +6,7 @@ the rule's step count, the states of the layers' random streams (dropout's), and
 so that a damaged number is found. A data provider's random stream is not in it: save what it needs in the progress.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,14 @@ from mlp.files import rename, write_atomic
 from mlp.layers import Layer
 from mlp.learning_rules import GradientDescentLearningRule
 from mlp.models import Model
+from mlp.reading import MAX_JSON, open_file, parse_json, shown
 from mlp.rng import Rng
+
+MAX_FILE = 2**36
+"""Bytes of a checkpoint, which is in memory as a whole."""
+MAX_STEPS = 2**53
+MT_WORDS = 624
+"""Numbers in the state of a Mersenne twister, and its last position."""
 
 
 class CheckpointError(RuntimeError):
@@ -65,8 +73,9 @@ def save_checkpoint(
     content["sha256"] = _digest(arrays, content)
     try:
         data = save(arrays, {"content": json.dumps(content, sort_keys=True)})
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} cannot hold these arrays: {error}") from error
+        _check_header(data[: 8 + MAX_JSON])
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot hold these arrays and this progress: {error}") from error
     write_atomic(Path(path), data, None if keep is None else Path(keep))
 
 
@@ -79,25 +88,25 @@ def load_checkpoint(
     wanted, each with its shape and dtype. Raises CheckpointError where not, and where the file is damaged.
     """
     stored, content = _read(path)
-    step_count, streams = content.get("step_count"), _streams(model)
+    streams = {name: (rng, copy.deepcopy(rng)) for name, rng in _streams(model).items()}
     if learning_rule is None:
         stored = {name: array for name, array in stored.items() if name.startswith("model/")}
-    elif not isinstance(step_count, int):
+    elif "step_count" not in content:
         raise CheckpointError(f"{path} holds a model without a learning rule's state")
     arrays = _arrays(model, learning_rule)
     for name in (*arrays, *(name for name in stored if name not in arrays)):
         wanted, found = (_describe(group.get(name)) for group in (arrays, stored))
         if wanted != found:
-            raise CheckpointError(f"{path} holds {found} as {name}, expected {wanted}: it is of another model or rule")
+            what = f"{found} as {shown(name)}, expected {wanted}"
+            raise CheckpointError(f"{path} holds {what}: it is of another model or rule")
     if streams.keys() != content["streams"].keys():
-        raise CheckpointError(f"{path} holds random streams of {list(content['streams'])}, expected {list(streams)}")
-    for name, rng in streams.items():
-        wanted, found = (state.get("bit_generator") for state in (_stream_state(rng), content["streams"][name]))
-        if wanted != found:
-            raise CheckpointError(f"{path} holds a random stream of kind {found} for {name}, expected {wanted}")
+        found = shown(list(content["streams"]))
+        raise CheckpointError(f"{path} holds random streams of {found}, expected {list(streams)}")
+    for name, (_, trial) in streams.items():
+        _try_stream_state(f"{path} holds a random stream", name, trial, content["streams"][name])
     for name, array in arrays.items():
         array[...] = to_device(stored[name], device_of(array))
-    for name, rng in streams.items():
+    for name, (rng, _) in streams.items():
         _set_stream_state(rng, content["streams"][name])
     if learning_rule is not None:
         learning_rule.step_count = content["step_count"]
@@ -132,26 +141,49 @@ def load_newest_checkpoint(
 def _read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays of a file and the rest of its content."""
     try:
+        with open_file(Path(path), MAX_FILE) as stream:
+            _check_header(stream.read(8 + MAX_JSON))
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            content: dict[str, Any] = json.loads((file.metadata() or {})["content"])
+            content = parse_json((file.metadata() or {})["content"])
+        _check_content(content)
         intact = content.pop("sha256") == _digest(arrays, content)
     except FileNotFoundError as error:
         raise CheckpointDamagedError(f"{path} is gone") from error
     except (PermissionError, MemoryError) as error:  # which say nothing of the file
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {shown(error)}") from error
     except Exception as error:  # a damaged or foreign file can fail in any way
-        raise CheckpointDamagedError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise CheckpointDamagedError(f"{path} cannot be read as a checkpoint: {shown(error)}") from error
     if not intact:
         raise CheckpointDamagedError(f"{path} is damaged: its numbers do not have the SHA-256 that was saved with them")
     return arrays, content
+
+
+def _check_header(start: bytes) -> None:
+    """Raise ValueError unless a safetensors file's header is short, and JSON that names nothing twice."""
+    size = int.from_bytes(start[:8], "little")
+    if size > len(start) - 8:
+        raise ValueError(f"its header has {size:,} bytes, of which there are {len(start) - 8:,} (at most {MAX_JSON:,})")
+    parse_json(start[8 : 8 + size].decode())
+
+
+def _check_content(content: Any) -> None:
+    """Raise ValueError unless the content that is no array has the form in which it is saved."""
+    kinds = {"progress": dict, "streams": dict, "sha256": str, "step_count": int}
+    if not isinstance(content, dict) or not {"progress", "streams", "sha256"} <= content.keys() <= kinds.keys():
+        raise ValueError("its content is not that of a checkpoint")
+    for key, value in content.items():
+        if type(value) is not kinds[key]:
+            raise ValueError(f"its {key} is a {type(value).__name__}, expected {kinds[key].__name__}")
+    if not 0 <= content.get("step_count", 0) < MAX_STEPS:
+        raise ValueError(f"its step_count is {content['step_count']}, expected 0..{MAX_STEPS:,}")
 
 
 def _digest(arrays: dict[str, Array], content: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {_describe(arrays[name])} ".encode())
-        digest.update(arrays[name].tobytes())
+        digest.update(arrays[name].reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 
@@ -191,6 +223,23 @@ def _stream_state(rng: Rng) -> Any:
     """Return the state of a random stream as JSON values."""
     state = rng.get_state(legacy=False) if isinstance(rng, np.random.RandomState) else rng.bit_generator.state
     return json.loads(json.dumps(state, default=lambda value: value.tolist()))
+
+
+def _try_stream_state(what: str, name: str, trial: Rng, state: Any) -> None:
+    """Give a copy of a random stream its new state; raise CheckpointError unless it then has just that."""
+    kind = _stream_state(trial)["bit_generator"]
+    found = state.get("bit_generator") if isinstance(state, dict) else None
+    if found != kind:
+        raise CheckpointError(f"{what} of kind {shown(found)} for {name}, expected {kind}")
+    try:
+        position = state["state"].get("pos", 0)
+        if type(position) is not int or not 0 <= position <= MT_WORDS:  # NumPy would read beyond its memory
+            raise ValueError(f"its position is {position}, expected 0..{MT_WORDS}")
+        _set_stream_state(trial, state)
+        if _stream_state(trial) != state:
+            raise ValueError("it is not one that such a stream can have")
+    except Exception as error:  # NumPy checks some of it
+        raise CheckpointError(f"{what} for {name} with a damaged state: {shown(error)}") from error
 
 
 def _set_stream_state(rng: Rng, state: Any) -> None:

@@ -13,11 +13,17 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from mlp.files import make_folder, write_atomic
+from mlp.reading import MAX_JSON, open_file, parse_json, read_file, shown
+
+MAX_TABLE = 2**24
+"""Bytes of a CSV file; 100 epochs of VGG38 have some 200,000."""
+MAX_ROWS = 200_000
+MAX_EPOCH = 10**9
 
 
 class RecordError(RuntimeError):
@@ -87,9 +93,9 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the content of one of the JSON files."""
         try:
-            content = json.loads((self.path / name).read_text())
+            content = parse_json(read_file(self.path / name, MAX_JSON).decode())
         except (OSError, ValueError) as error:
-            raise RecordError(f"{self.path / name} cannot be read: {error}") from error
+            raise RecordError(f"{self.path / name} cannot be read: {shown(error)}") from error
         if not isinstance(content, dict):
             raise RecordError(f"{self.path / name} holds no JSON object")
         return content
@@ -100,6 +106,20 @@ class RunFolder:
         if key not in content:
             raise RecordError(f"{self.path / name} lacks {key!r}")
         return content[key]
+
+    def read_number(self, name: str, key: str) -> float:
+        """Return one field of one of the JSON files, a number; raise RecordError where it is none."""
+        value = self.read_field(name, key)
+        if type(value) not in (int, float) or abs(value) > 1e15:
+            raise RecordError(f"{self.path / name}: {key!r} is {shown(value, 60)}, expected a number")
+        return float(value) if isinstance(value, float) else int(value)
+
+    def read_text(self, name: str, key: str) -> str | None:
+        """Return one field of one of the JSON files, a text or None; raise RecordError where it is neither."""
+        value = self.read_json(name).get(key)
+        if not isinstance(value, str | None):
+            raise RecordError(f"{self.path / name}: {key!r} is {shown(value, 60)}, expected a text")
+        return value
 
     def is_complete(self) -> bool:
         """Return whether the run came to its end."""
@@ -139,14 +159,26 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             return []
-        types = kind.__annotations__.values()
         try:
-            header, *rows = csv.reader(path.read_text().splitlines())
-            if tuple(header) != kind._fields:
-                raise ValueError(f"its first line is not {','.join(kind._fields)}")
-            return [kind(*(parse(text) for parse, text in zip(types, row, strict=True))) for row in rows]
+            with io.TextIOWrapper(open_file(path, MAX_TABLE), "utf-8", newline="") as lines:
+                return list(_rows(lines, kind))
         except (OSError, ValueError, csv.Error) as error:
-            raise RecordError(f"{path} cannot be read: {error}") from error
+            raise RecordError(f"{path} cannot be read: {shown(error)}") from error
+
+
+def _rows(lines: Iterable[str], kind: type[Row]) -> Iterator[Row]:
+    """Yield the rows of a table; raise ValueError where it is none."""
+    types = kind.__annotations__.values()
+    table = csv.reader(lines)
+    if tuple(next(table, ())) != kind._fields:
+        raise ValueError(f"its first line is not {','.join(kind._fields)}")
+    for count, row in enumerate(table):
+        if count >= MAX_ROWS:
+            raise ValueError(f"it has more than {MAX_ROWS:,} rows")
+        found = kind(*(parse(text) for parse, text in zip(types, row, strict=True)))
+        if not 0 < found.epoch <= MAX_EPOCH:
+            raise ValueError(f"a row is of epoch {found.epoch}, expected 1..{MAX_EPOCH:,}")
+        yield found
 
 
 def _up_to(epoch: int, rows: Sequence[Row]) -> list[Row]:

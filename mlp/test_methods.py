@@ -19,6 +19,7 @@ import numpy as np
 
 from mlp.backend import Array
 from mlp.checks import StaleStateError
+from mlp.data_providers.base import DataDamagedError
 from mlp.data_providers.download import find_file
 from mlp.data_providers.pickle_reader import read_pack
 from mlp.layers import (
@@ -29,9 +30,12 @@ from mlp.layers import (
     RandomReluLayer,
 )
 from mlp.penalties import L1Penalty, L2Penalty
+from mlp.reading import read_file
 from mlp.testing import GradientError, check_gradients
 
 SEED, SHAPE, STEP = 92019, (50, 3, 64, 64), 1e-30
+MAX_PACK = 2**28
+"""Bytes of a pack; ten arrays of this shape have 50 million."""
 ACTIVATIONS, REGULARISATION = "activation_debug_pack.npy", "regularization_debug_pack.npy"
 
 
@@ -150,7 +154,11 @@ def _packed(pack: str, name: str) -> tuple[Array, Array] | None:
     path = find_file(pack)
     if path is None:
         return None
-    arrays = read_pack(path.read_bytes(), str(path))
+    try:
+        data = read_file(path, MAX_PACK)
+    except (OSError, ValueError) as error:
+        raise DataDamagedError(f"{path} cannot be read: {error}. It was left as it is.") from error
+    arrays = read_pack(data, str(path))
     mine = {key: array for key, array in arrays.items() if name in key.lower()}
     grads = [array for key, array in mine.items() if "grad" in key.lower() or "bprop" in key.lower()]
     outputs = [array for key, array in mine.items() if "grad" not in key.lower() and "bprop" not in key.lower()]

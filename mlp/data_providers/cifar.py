@@ -5,7 +5,7 @@ binary one is preferred, being plain records; the Python one is read by `pickle_
 streams and never extracted.
 """
 
-import tarfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from mlp.backend import Array
+from mlp.data_providers.archives import read_tar
 from mlp.data_providers.base import DataDamagedError, DataMissingError
 from mlp.data_providers.download import RemoteFile, check_file, fetch, search_folders, user_cache
 from mlp.data_providers.images import ImageData, ImageSet, split
 from mlp.data_providers.pickle_reader import read_pickled_dict
+from mlp.reading import read_file, shown
 
 SERVER = "https://www.cs.toronto.edu/~kriz/"
-MAX_MEMBER_BYTES = 200_000_000
+MAX_MEMBER_BYTES, MAX_ARCHIVE_BYTES = 200_000_000, 400_000_000
+"""What is read of one file, and unpacked of an archive: the largest official ones have 156 and 187 million."""
 
 
 class _Form(NamedTuple):
@@ -174,16 +177,11 @@ def _read_archive(path: Path, form: _Form) -> dict[str, bytes]:
     """Return the wanted members of an archive, by their names."""
     check_file(path, form.archive)
     wanted = {f"{form.folder}/{name}": name for name in (*form.train, *form.test, form.names)}
-    files = {}
     try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                stream = archive.extractfile(member) if member.name in wanted and member.isfile() else None
-                if stream is not None and member.size <= MAX_MEMBER_BYTES:
-                    files[wanted[member.name]] = stream.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataDamagedError(f"{path} cannot be read: {error}. It was left as it is.") from error
-    return _complete(files, wanted.values(), path)
+        found = read_tar(path, wanted, MAX_MEMBER_BYTES, MAX_ARCHIVE_BYTES)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataDamagedError(f"{path} cannot be read: {shown(error)}. It was left as it is.") from error
+    return _complete({wanted[name]: data for name, data in found.items()}, wanted.values(), path)
 
 
 def _read_folder(path: Path, form: _Form) -> dict[str, bytes]:
@@ -191,8 +189,12 @@ def _read_folder(path: Path, form: _Form) -> dict[str, bytes]:
     files = {}
     for name in wanted:
         file = path / name
-        if file.is_file() and file.stat().st_size <= MAX_MEMBER_BYTES:
-            files[name] = file.read_bytes()
+        try:
+            files[name] = read_file(file, MAX_MEMBER_BYTES)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise DataDamagedError(f"{file} cannot be read: {error}. It was left as it is.") from error
     return _complete(files, wanted, path)
 
 
@@ -209,7 +211,7 @@ def _decode(form: _Form, files: dict[str, bytes], names: tuple[str, ...], path: 
     for name in names:
         what = f"{path}: {name}"
         decode = _decode_binary if form.is_binary else _decode_python
-        rows, labels = decode(form, files[name], what)
+        rows, labels = decode(form, files.pop(name), what)
         if not len(labels) or labels.min() < 0 or labels.max() >= classes:
             raise DataDamagedError(f"{what} holds no images, or labels outside 0..{classes - 1}")
         parts.append(ImageSet(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels))

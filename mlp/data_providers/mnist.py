@@ -3,7 +3,6 @@
 LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, Proc. IEEE 86 (1998).
 """
 
-import gzip
 import zlib
 from collections.abc import Callable
 from math import prod
@@ -12,10 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from mlp.backend import Array
+from mlp.data_providers.archives import MAX_RATIO, unpacked
 from mlp.data_providers.base import DataDamagedError, DataError, DataMissingError, OneOfKDataProvider
 from mlp.data_providers.download import RemoteFile, check_file, fetch, find_file, search_folders
 from mlp.data_providers.npz import check_examples, check_set, read_npz
+from mlp.reading import open_file
 from mlp.rng import Rng
+
+MAX_IDX = 100_000_000
+"""Bytes of an idx file, packed or not; the largest, EMNIST's training images, have 88 million."""
 
 SERVER = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 IDX_FILES = {
@@ -27,6 +31,8 @@ IDX_FILES = {
         ("t10k-labels-idx1-ubyte.gz", 4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
     )
 }
+MAX_NPZ = 400_000_000
+"""Bytes of an array in the coursework's files: 50,000 images in float64 have 314 million."""
 PARTS = {
     "train": ("train", slice(0, 50_000)),
     "valid": ("train", slice(50_000, None)),
@@ -110,7 +116,7 @@ def load_mnist(which_set: str, data_dir: str | Path | None = None) -> tuple[Arra
     check_set(MNISTDataProvider, which_set, tuple(PARTS))
     npz = find_file(f"mnist-{which_set}.npz", data_dir)
     if npz:
-        (inputs, labels), path = read_npz(npz, "inputs", "targets"), npz
+        (inputs, labels), path = read_npz(npz, "inputs", "targets", most=MAX_NPZ), npz
     else:
         inputs, labels, path = _read_idx_pair(which_set, data_dir)
     check_examples(path, inputs, labels, MNISTDataProvider.num_classes)
@@ -136,16 +142,21 @@ def read_idx(path: Path) -> Array:
     It holds 0, 0, 8 (for bytes), the number of axes, the length of each in 4 bytes, and the data.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            start = stream.read(16)
-            axes = start[3] if len(start) > 3 and start[:3] == b"\0\0\x08" else 0
-            shape = tuple(int.from_bytes(start[4 + 4 * i : 8 + 4 * i], "big") for i in range(min(axes, 3)))
-            data = start + stream.read(max(4 + 4 * axes + prod(shape) + 1 - len(start), 0)) if axes <= 3 else b""
-    except (OSError, EOFError, zlib.error) as error:
+        with open_file(path, MAX_IDX) as file:
+            packed = path.suffix == ".gz"
+            most = min(MAX_IDX, path.stat().st_size * MAX_RATIO)
+            stream = unpacked(file, MAX_IDX) if packed else file
+            start = stream.read(4)
+            axes = start[3] if len(start) == 4 and start[:3] == b"\0\0\x08" else 0
+            shape = tuple(int.from_bytes(stream.read(4), "big") for _ in range(min(axes, 3)))
+            if not 0 < axes <= 3 or prod(shape) > most:
+                raise ValueError(f"it begins with {start!r} and {shape}, too large for {path.stat().st_size:,} bytes")
+            data = stream.read(prod(shape) + 1)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataDamagedError(f"{path} cannot be read: {error}. It was left as it is.") from error
-    if not axes or len(data) != 4 + 4 * axes + prod(shape):
+    if len(data) != prod(shape):
         raise DataDamagedError(f"{path} is no idx file of bytes, or truncated. It was left as it is.")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _find_idx(name: str, which_set: str, data_dir: str | Path | None) -> Path:

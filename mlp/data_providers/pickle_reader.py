@@ -5,7 +5,6 @@ instructions that build dictionaries, lists, tuples, text, numbers and arrays, a
 functions that make an array) it only compares with a list; nothing is looked up, called or changed.
 """
 
-import pickletools
 import reprlib
 from collections.abc import Iterator
 from math import prod
@@ -15,10 +14,12 @@ import numpy as np
 
 from mlp.backend import Array
 from mlp.data_providers.base import DataDamagedError
+from mlp.data_providers.pickle_instructions import PickleError, instructions
+from mlp.reading import shown
 
 MAX_DEPTH, MAX_KEY = 8, 200
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_VALUES = frozenset("BININT BININT1 BININT2 LONG1 BINUNICODE SHORT_BINBYTES BINBYTES".split())
+_VALUES = frozenset("BININT BININT1 BININT2 LONG1 BINUNICODE SHORT_BINBYTES BINBYTES SHORT_BINSTRING BINSTRING".split())
 _PACK_VALUES = _VALUES | set("SHORT_BINUNICODE BINBYTES8 BINFLOAT".split())
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -30,7 +31,7 @@ _PACK_NAMES |= {(module, "scalar") for module in _MULTIARRAY}
 
 _ACTIONS = {
     "MARK": "_mark",
-    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), "_string"),
+    "STRING": "_string",
     "TUPLE": "_tuple",
     "EMPTY_LIST": "_empty_list",
     "EMPTY_DICT": "_empty_dict",
@@ -45,11 +46,7 @@ _ACTIONS = {
     "BUILD": "_build",
 }
 """The method of each instruction with an effect."""
-_PACK_ACTIONS = {"MEMOIZE": "_memoize", "STACK_GLOBAL": "_stack_global"}
-
-
-class PickleError(ValueError):
-    """A pickle is not what this reader admits."""
+_PACK_ACTIONS = _ACTIONS | {"MEMOIZE": "_memoize", "STACK_GLOBAL": "_stack_global"}
 
 
 class _Name(str):
@@ -80,9 +77,10 @@ class _Machine:
 
     def run(self) -> Any:
         """Return what the pickle builds. Raises PickleError, or another error for one that makes no sense."""
-        values = _PACK_VALUES if self.numbers else _VALUES
-        for opcode, argument, position in pickletools.genops(self.data):
-            name = opcode.name
+        values, actions = (_PACK_VALUES, _PACK_ACTIONS) if self.numbers else (_VALUES, _ACTIONS)
+        silent = ("PROTO", "FRAME") if self.numbers else ("PROTO",)
+        admitted = {"STOP", *values, *actions, *_CONSTANTS, *_TUPLES, *silent}
+        for name, argument in instructions(self.data, admitted):
             if name == "STOP":
                 return self.stack.pop()
             if name in values:
@@ -91,12 +89,10 @@ class _Machine:
                 self.stack.append(_CONSTANTS[name])
             elif name in _TUPLES:
                 self.stack.append(tuple(self._pop(_TUPLES[name])))
-            elif (name == "PROTO" and int(argument or 0) <= 5) or (name == "FRAME" and self.numbers):
-                pass
-            elif name in _ACTIONS or (self.numbers and name in _PACK_ACTIONS):
-                getattr(self, _ACTIONS.get(name) or _PACK_ACTIONS[name])(argument)
-            else:
-                raise PickleError(f"opcode {name} at byte {position} is not admitted")
+            elif name in actions:
+                getattr(self, actions[name])(argument)
+            elif name == "PROTO" and argument > 5:
+                raise PickleError(f"it is of protocol {argument}")
         raise PickleError("it has no end")
 
     def _pop(self, count: int) -> list[Any]:
@@ -247,7 +243,7 @@ def read_pickled_dict(data: bytes, what: str) -> dict[str, Any]:
             raise PickleError(f"it holds a {type(content).__name__.strip('_')}, expected a dictionary")
         return {key: _plain(value) for key, value in content.items()}
     except Exception as error:  # a damaged file can fail in any way
-        raise DataDamagedError(f"{what}: not a CIFAR file, or damaged: {error}") from error
+        raise DataDamagedError(f"{what}: not a CIFAR file, or damaged: {shown(error)}") from error
 
 
 def read_pack(data: bytes, what: str) -> dict[str, Array]:
@@ -268,7 +264,7 @@ def read_pack(data: bytes, what: str) -> dict[str, Array]:
             raise PickleError("two entries have one name")
         return dict(found)
     except Exception as error:  # a damaged file can fail in any way
-        raise DataDamagedError(f"{what}: not a pack of the coursework, or damaged: {error}") from error
+        raise DataDamagedError(f"{what}: not a pack of the coursework, or damaged: {shown(error)}") from error
 
 
 def _flattened(content: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Array]]:

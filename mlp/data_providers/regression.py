@@ -1,5 +1,6 @@
 """The coursework's data sets of real targets: a power plant's output, and Scotland's rain."""
 
+import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,11 @@ from mlp.checks import ArgumentError, check_positive_int, check_whole_number
 from mlp.data_providers.base import DataDamagedError, DataProvider
 from mlp.data_providers.download import find_file
 from mlp.data_providers.npz import check_set, need_file, read_npz
+from mlp.reading import read_file, shown
 from mlp.rng import Rng
+
+MAX_TABLE = 2_000_000
+"""Bytes of a text table, or of an array in the power plant's npz; the genuine ones have some 350,000."""
 
 CCPP_SOURCE = "https://archive.ics.uci.edu/dataset/294/combined+cycle+power+plant"
 CCPP_COLUMNS = 5
@@ -91,7 +96,7 @@ def load_ccpp(which_set: str, data_dir: str | Path | None = None) -> tuple[Array
         return _read_ccpp_table(table, which_set)
     advice = f"Put the coursework's file there, or the original's first sheet as Folds5x2_pp.csv: {CCPP_SOURCE}"
     path = need_file("ccpp_data.npz", "The power plant's data", data_dir, advice)
-    inputs, targets = read_npz(path, f"{which_set}_inputs", f"{which_set}_targets")
+    inputs, targets = read_npz(path, f"{which_set}_inputs", f"{which_set}_targets", most=MAX_TABLE)
     shapes = inputs.shape, targets.shape
     if shapes != ((inputs.size // 4, 4), (inputs.size // 4, 1)) or inputs.dtype.kind + targets.dtype.kind != "ff":
         raise DataDamagedError(f"{path}: arrays {shapes[0]} and {shapes[1]}, expected (N, 4) and (N, 1), floats")
@@ -114,9 +119,9 @@ def load_met_office(data_dir: str | Path | None = None) -> Array:
 
 def _read_ccpp_table(path: Path, which_set: str) -> tuple[Array, Array]:
     table = _read_table(path, delimiter=",", skiprows=1)
-    with path.open() as lines:
-        if next(lines).split(",")[0].strip().strip('"').replace(".", "", 1).isdigit():
-            raise DataDamagedError(f"{path} begins with numbers, expected a line of names: AT,V,AP,RH,PE")
+    names = read_file(path, MAX_TABLE).decode().splitlines()[0]
+    if names.split(",")[0].strip().strip('"').replace(".", "", 1).isdigit():
+        raise DataDamagedError(f"{path} begins with numbers, expected a line of names: AT,V,AP,RH,PE")
     if table.shape[1] != CCPP_COLUMNS or len(table) <= CCPP_VALID:
         expected = f"more than {CCPP_VALID} rows of {CCPP_COLUMNS} numbers"
         raise DataDamagedError(f"{path} holds a table {table.shape}, expected {expected}. It was left as it is.")
@@ -128,11 +133,13 @@ def _read_ccpp_table(path: Path, which_set: str) -> tuple[Array, Array]:
 def _read_table(path: Path, **options: Any) -> Array:
     """Return a table of finite numbers in a text file."""
     try:
+        lines = io.StringIO(read_file(path, MAX_TABLE).decode(), newline=None)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # that there is no data
-            table: Array = np.loadtxt(path, ndmin=2, comments=None, **options)
-    except (ValueError, OSError, UserWarning) as error:
-        raise DataDamagedError(f"{path} is not the table that it should be: {error}. It was left as it is.") from error
+            table: Array = np.loadtxt(lines, ndmin=2, comments=None, **options)
+    except Exception as error:  # a text that is no table can fail in any way
+        reason = shown(error)
+        raise DataDamagedError(f"{path} is not the table that it should be: {reason}. It was left as it is.") from error
     if not np.isfinite(table).all():
         raise DataDamagedError(f"{path} holds numbers that are not finite. It was left as it is.")
     return table
@@ -142,5 +149,8 @@ def _standardised(path: Path, table: Array) -> Array:
     """Return a table with mean 0 and deviation 1 in every column."""
     if len(table) < 2 or (table == table[:1]).all(axis=0).any():
         raise DataDamagedError(f"{path} holds the same number in all rows of a column. It was left as it is.")
-    standardised: Array = (table - table.mean(axis=0)) / table.std(axis=0)
+    with np.errstate(all="ignore"):
+        standardised: Array = (table - table.mean(axis=0)) / table.std(axis=0)
+    if not np.isfinite(standardised).all():
+        raise DataDamagedError(f"{path} holds numbers too large or too close to be standardised. It was left as it is.")
     return standardised

@@ -59,15 +59,15 @@ def run(args: argparse.Namespace) -> int:
     experiment = replace(base, **given)
     if stored and (lines := base.differences(experiment)):
         raise RecordError(f"{args.resume} is another run and cannot be gone on with:\n  " + "\n  ".join(lines))
-    data = load_data(experiment, args.data_dir or (stored or {}).get("data_dir"), args.quiet)
+    data_dir = args.data_dir or (folder.read_text("config.json", "data_dir") if folder else None)
+    data = load_data(experiment, data_dir, args.quiet)
     config = {
         "experiment": experiment.to_dict(),
         "data_dir": args.data_dir and str(Path(args.data_dir).expanduser().absolute()),
         "data_sha256": data.fingerprint(),
     }
-    if stored and stored.get("data_sha256") != config["data_sha256"]:
-        found = f"{data.source} has {config['data_sha256']}"
-        raise RecordError(f"{args.resume} was trained on other data: SHA-256 {stored.get('data_sha256')}, {found}")
+    if stored and (before := stored.get("data_sha256")) != (now := config["data_sha256"]):
+        raise RecordError(f"{args.resume} was trained on other data: SHA-256 {before}, {data.source} has {now}")
     if folder is None:
         folder = RunFolder.create(Path(args.runs_dir), experiment.name)
         folder.write_json("config.json", config)

@@ -1,13 +1,19 @@
 """The experiments: the seven rows of the report's Table 1, each a frozen dataclass, each a `replace` of another."""
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
+from inspect import formatannotation
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlp.models import MultipleLayerModel, vgg
+from mlp.reading import shown
 from mlp.records import RecordError, RunFolder
 from mlp.rng import stream
+
+MAX_NUMBERS = {"num_blocks": 1_000, "num_filters": 10_000}
+"""What a network can be built of without a memory of its own."""
 
 
 class ExperimentError(ValueError):
@@ -34,12 +40,28 @@ class Experiment:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        self._check_values()
         if self.learning_rate < self.min_learning_rate:
             raise ExperimentError(
                 f"the learning rate {self.learning_rate:g} is below {self.min_learning_rate:g}, to which it is annealed"
             )
         if self.stratified and self.dataset not in ("cifar100", "cifar10"):
             raise ExperimentError(f"the data set {self.dataset!r} has a fixed split, which cannot be stratified")
+
+    def _check_values(self) -> None:
+        """Raise ExperimentError unless every field is of its kind and within reason."""
+        kinds = {"str": (str,), "bool": (bool,), "int": (int,), "int | None": (int, type(None)), "float": (int, float)}
+        for field in fields(self):
+            value, kind = getattr(self, field.name), formatannotation(field.type)
+            if type(value) not in kinds[kind]:
+                raise ExperimentError(f"{field.name} is {shown(repr(value), 60)}, expected {kind}")
+            least, most = 0 if field.name in ("num_blocks", "seed") else 1, MAX_NUMBERS.get(field.name, 2**63 - 1)
+            if type(value) is int and kind.startswith("int") and not least <= value <= most:
+                raise ExperimentError(f"{field.name} is {shown(value, 60)}, expected {least}..{most:,}")
+            if kind == "float" and not 0 <= value < math.inf:
+                raise ExperimentError(f"{field.name} is {shown(value, 60)}, expected a finite number from 0 on")
+        if self.dtype not in ("float32", "float64"):
+            raise ExperimentError(f"dtype is {shown(repr(self.dtype), 60)}, expected 'float32' or 'float64'")
 
     def build_model(self, num_classes: int) -> MultipleLayerModel:
         """Return the network, its initial weights drawn from the stream "init" of the seed."""
@@ -68,7 +90,7 @@ class Experiment:
         content = folder.read_field(name, "experiment")
         if not isinstance(content, dict) or content.keys() != {f.name for f in fields(cls)}:
             names = ", ".join(f.name for f in fields(cls))
-            raise RecordError(f"{folder.path / name} describes {content}, expected an experiment: {names}")
+            raise RecordError(f"{folder.path / name} describes {shown(content)}, expected an experiment: {names}")
         try:
             return cls(**content)
         except (TypeError, ValueError) as error:

@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_info
 from mlp import __version__
 from mlp.backend import DeviceError, select_device, usable_gpu
 from mlp.kernels import conv_method, num_threads
-from mlp.records import RunFolder
+from mlp.reading import shown
+from mlp.records import RecordError, RunFolder
 
 PACKAGES = ("numpy", "safetensors", "matplotlib")
 
@@ -58,6 +59,10 @@ def record_environment(folder: RunFolder, setup: Setup, data: str, parameters: i
     now = {**versions(), **_machine(setup.device), **how}
     exists = (folder.path / "environment.json").exists()
     parts: list[dict[str, Any]] = folder.read_field("environment.json", "parts") if exists else []
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise RecordError(
+            f"{folder.path / 'environment.json'}: 'parts' is {shown(parts, 60)}, expected a list of objects"
+        )
     if parts and parts[-1] == now:
         return
     before = parts[-1] if parts else now

@@ -51,13 +51,13 @@ def _row(run: RunFolder, experiment: Experiment) -> list[str]:
         experiment.dataset + limit,
         f"{len(metrics)}/{experiment.epochs}",
         f"{experiment.learning_rate:g}",
-        f"{run.read_field('environment.json', 'parameters'):,}" if known else "-",
+        f"{run.read_number('environment.json', 'parameters'):,}" if known else "-",
     ]
     if not metrics:
         return [*head, *("-",) * 5, run.path.name]
     best = best_epoch(metrics)
     scores = [f"{score:.2f}" for score in (best.train_loss, best.train_acc, best.val_loss, best.val_acc)]
-    test = f"{run.read_field('test.json', 'test_acc'):.2f}" if run.is_complete() else "-"
+    test = f"{run.read_number('test.json', 'test_acc'):.2f}" if run.is_complete() else "-"
     return [*head, *scores, test, run.path.name]
 
 
