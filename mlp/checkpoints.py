@@ -236,7 +236,8 @@ def _try_stream_state(what: str, name: str, trial: Rng, state: Any) -> None:
         if type(position) is not int or not 0 <= position <= MT_WORDS:  # NumPy would read beyond its memory
             raise ValueError(f"its position is {position}, expected 0..{MT_WORDS}")
         _set_stream_state(trial, state)
-        if _stream_state(trial) != state:
+        found, wanted = (json.dumps(value, sort_keys=True, allow_nan=False) for value in (_stream_state(trial), state))
+        if found != wanted:
             raise ValueError("it is not one that such a stream can have")
     except Exception as error:  # NumPy checks some of it
         raise CheckpointError(f"{what} for {name} with a damaged state: {shown(error)}") from error

@@ -151,12 +151,12 @@ def read_idx(path: Path) -> Array:
             shape = tuple(int.from_bytes(stream.read(4), "big") for _ in range(min(axes, 3)))
             if not 0 < axes <= 3 or prod(shape) > most:
                 raise ValueError(f"it begins with {start!r} and {shape}, too large for {path.stat().st_size:,} bytes")
-            data = stream.read(prod(shape) + 1)
+            data = np.frombuffer(stream.read(prod(shape) + 1), np.uint8)
+            if len(data) != prod(shape):
+                raise ValueError("it is no idx file of bytes, or truncated")
+            return data.reshape(shape)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataDamagedError(f"{path} cannot be read: {error}. It was left as it is.") from error
-    if len(data) != prod(shape):
-        raise DataDamagedError(f"{path} is no idx file of bytes, or truncated. It was left as it is.")
-    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _find_idx(name: str, which_set: str, data_dir: str | Path | None) -> Path:

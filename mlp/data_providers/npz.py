@@ -149,5 +149,5 @@ def check_names(path: Path, names: Array, num_classes: int) -> None:
         raise DataDamagedError(f"{path}: names of classes {found}, expected texts ({num_classes},)")
     try:
         names.tolist()
-    except ValueError as error:
+    except (ValueError, SystemError) as error:  # NumPy's, of letters that are none
         raise DataDamagedError(f"{path}: the names of classes are no texts: {error}") from error
