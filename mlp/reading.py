@@ -5,8 +5,8 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-MAX_JSON = 2**22
-"""Bytes of a JSON text; our own have some 10,000. Beyond it a text of 4 MiB could need more than 64 MiB as objects."""
+MAX_JSON = 2**21
+"""Bytes of a JSON text; our own have some 10,000. As objects it needs up to 26 times as many."""
 MAX_JSON_GROUPS = 60_000
 """Objects and lists in a JSON text, which take most of the memory."""
 

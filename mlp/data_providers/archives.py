@@ -5,8 +5,11 @@ import re
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
+import numpy as np
+
+from mlp.backend import Array
 from mlp.reading import open_file
 
 MAX_RATIO = 1032
@@ -47,6 +50,17 @@ class _Unpacked(io.RawIOBase):
 def unpacked(stream: BinaryIO, most: int) -> BinaryIO:
     """Return what a gzip file holds as a stream, with a buffer."""
     return io.BufferedReader(_Unpacked(stream, most), CHUNK)
+
+
+def read_bytes(stream: IO[bytes], size: int) -> Array:
+    """Return the next bytes of a stream (size,), with no second copy of them; raise EOFError where there are fewer."""
+    data = np.empty(size, np.uint8)
+    for at in range(0, size, CHUNK):
+        part = np.frombuffer(stream.read(min(CHUNK, size - at)), np.uint8)
+        if len(part) != min(CHUNK, size - at):
+            raise EOFError("it ends early")
+        data[at : at + CHUNK] = part
+    return data
 
 
 def read_tar(path: Path, wanted: Collection[str], most: int, most_in_all: int) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mlp.backend import Array
-from mlp.data_providers.archives import MAX_RATIO, unpacked
+from mlp.data_providers.archives import MAX_RATIO, read_bytes, unpacked
 from mlp.data_providers.base import DataDamagedError, DataError, DataMissingError, OneOfKDataProvider
 from mlp.data_providers.download import RemoteFile, check_file, fetch, find_file, search_folders
 from mlp.data_providers.npz import check_examples, check_set, read_npz
@@ -151,9 +151,9 @@ def read_idx(path: Path) -> Array:
             shape = tuple(int.from_bytes(stream.read(4), "big") for _ in range(min(axes, 3)))
             if not 0 < axes <= 3 or prod(shape) > most:
                 raise ValueError(f"it begins with {start!r} and {shape}, too large for {path.stat().st_size:,} bytes")
-            data = np.frombuffer(stream.read(prod(shape) + 1), np.uint8)
-            if len(data) != prod(shape):
-                raise ValueError("it is no idx file of bytes, or truncated")
+            data = read_bytes(stream, prod(shape))
+            if stream.read(1):
+                raise ValueError("there is more in it than it declares")
             return data.reshape(shape)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataDamagedError(f"{path} cannot be read: {error}. It was left as it is.") from error

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlp.backend import Array
 from mlp.checks import check_choice
-from mlp.data_providers.archives import CHUNK, MAX_RATIO
+from mlp.data_providers.archives import MAX_RATIO, read_bytes
 from mlp.data_providers.base import DataDamagedError, DataMissingError
 from mlp.data_providers.download import find_file, search_folders
 from mlp.reading import open_file, shown
@@ -90,12 +90,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, m
         if size != stream.tell() + data_size:
             found = f"{dtype} {shown(shape, 100)}, {data_size:,} bytes"
             raise ValueError(f"{name} declares {found}, in a member of {size:,} with {stream.tell()} of header")
-        data = np.empty(data_size, np.uint8)
-        for at in range(0, data_size, CHUNK):
-            part = np.frombuffer(stream.read(min(CHUNK, data_size - at)), np.uint8)
-            if len(part) != min(CHUNK, data_size - at):
-                raise ValueError(f"{name} ends early")
-            data[at : at + CHUNK] = part
+        data = read_bytes(stream, data_size)
     array: Array = data.view(dtype).reshape(shape, order=order)
     return array
 

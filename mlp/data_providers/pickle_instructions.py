@@ -7,7 +7,7 @@ from typing import Any
 
 MAX_INSTRUCTIONS = 500_000
 """CIFAR-100's 50,000 names and 100,000 labels take some 200,000 of them."""
-MAX_TEXT = 2**24
+MAX_TEXT = 12_000_000
 """Bytes of a text, which may need four times as many in memory."""
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _TEXTS = {"SHORT_BINUNICODE": 1, "BINUNICODE": 4}
