@@ -96,7 +96,7 @@ def _download_whole(remote: RemoteFile, part: Path, quiet: bool) -> None:
     """Download what `part` lacks, in some attempts."""
     for left in reversed(range(ATTEMPTS)):
         try:
-            _download(remote.url, part, quiet)
+            _download(remote.url, part, quiet, remote.size)
             _check_download(part, remote)
             return
         except requests.HTTPError:
@@ -115,8 +115,8 @@ def _check_download(part: Path, remote: RemoteFile) -> None:
         raise DataDamagedError(f"{remote.url} gave a wrong file, which was left in {damaged}: {error}") from error
 
 
-def _download(url: str, part: Path, quiet: bool) -> None:
-    """Append to `part` what it lacks of the file at `url`; start anew where the server cannot go on."""
+def _download(url: str, part: Path, quiet: bool, most: int | None) -> None:
+    """Append to `part` what it lacks of the file at `url`, or start anew; stop after `most` bytes."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
@@ -127,17 +127,14 @@ def _download(url: str, part: Path, quiet: bool) -> None:
         resumed = response.status_code == requests.codes.partial_content
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length else None
-        bar = progress_bar(
-            total=total,
-            initial=have if resumed else 0,
-            unit="B",
-            unit_scale=True,
-            disable=quiet,
-            desc=part.stem,
-        )
+        start = have if resumed else 0
+        bar = progress_bar(total=total, initial=start, unit="B", unit_scale=True, disable=quiet, desc=part.stem)
         with bar, Output(part, MORE if resumed else NEW) as output:
             for block in response.iter_content(1 << 16):
                 output.write(block)
                 bar.update(len(block))
+                start += len(block)
+                if most is not None and start > most:
+                    return  # a server that never ends would fill the disk; the size decides
         if total is not None and part.stat().st_size < total:
             raise requests.ConnectionError(f"the server stopped after {part.stat().st_size:,} of {total:,} bytes")

@@ -240,6 +240,14 @@ def test_an_error_of_the_server_keeps_what_was_there(server, folder):
     assert_whole(folder)
 
 
+def test_a_server_that_does_not_end_is_left(server, folder):
+    server.data = DATA + bytes(20_000_000)
+    with pytest.raises(DataDamagedError, match="wrong file"):
+        fetch(server.remote(), folder, quiet=True)
+    assert names_in(folder) == ["file.bin.damaged"]
+    assert (folder / "file.bin.damaged").stat().st_size < len(DATA) + 200_000
+
+
 def test_no_server_is_a_missing_file(folder, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as free:
