@@ -26,10 +26,10 @@ from mlp.data_providers.npz import check_examples, check_names, read_npz
 from mlp.data_providers.pickle_reader import read_pack, read_pickled_dict
 from mlp.experiments.configs import EXPERIMENTS, Experiment
 from mlp.experiments.report import table
-from mlp.files import shown
 from mlp.layers import AffineLayer, DropoutLayer
 from mlp.learning_rules import AdamLearningRule
 from mlp.models import MultipleLayerModel
+from mlp.reading import shown
 from mlp.records import RecordError, RunFolder
 
 

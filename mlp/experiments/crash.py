@@ -22,8 +22,12 @@ from mlp.experiments.environment import versions
 from mlp.files import make_folder, write_atomic
 from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.models import Model
+from mlp.reading import read_file, shown
 from mlp.records import RecordError, RunFolder
 from mlp.watch import Finding, NumbersError, find, is_finite
+
+MAX_BATCH = 2**30
+"""Bytes of a batch in a pack."""
 
 
 class TrainingBrokeError(RuntimeError):
@@ -66,14 +70,20 @@ def replay(folder: Path) -> tuple[str, str]:
 
     Raises RecordError or CheckpointError where the pack is damaged.
     """
-    pack = RunFolder(folder)
+    try:
+        return _replay(folder, RunFolder(folder))
+    except (ValueError, TypeError) as error:  # numbers and arrays that do not fit together
+        raise RecordError(f"{folder} is no crash pack, or damaged: {shown(error)}") from error
+
+
+def _replay(folder: Path, pack: RunFolder) -> tuple[str, str]:
     experiment = Experiment.of_file(pack, "pack.json")
     model = experiment.build_model(pack.read_field("pack.json", "num_classes"))
     rule = KingmaAdamLearningRule(pack.read_field("pack.json", "learning_rate"))
     rule.initialise(model.params)
     load_checkpoint(folder / "state.safetensors", model, rule)
     try:
-        batch = load((folder / "batch.safetensors").read_bytes())
+        batch = load(read_file(folder / "batch.safetensors", MAX_BATCH))
         inputs, labels = batch["inputs"], batch["labels"]
     except (OSError, KeyError, SafetensorError) as error:
         raise RecordError(f"{folder / 'batch.safetensors'} cannot be read: {error}") from error
