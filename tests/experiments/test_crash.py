@@ -10,12 +10,12 @@ from mlp.experiments.__main__ import main
 from mlp.experiments.configs import EXPERIMENTS
 from mlp.experiments.runner import Runner
 
-COMMAND = "vgg08 --dataset shapes --epochs 2 --train-limit 300 --batch-size 100 --quiet".split()
+COMMAND = "vgg08 --dataset shapes --epochs 2 --batch-size 5 --quiet".split()
 
 
 @pytest.fixture
-def broken(tmp_path, monkeypatch, capsys):
-    """The folder of a run that broke in its fifth step, which is the second of epoch 2; what it said."""
+def broken(tiny_data, tmp_path, monkeypatch, capsys):
+    """The folder of a run that broke in its eighth step, which is the second of epoch 2; what it said."""
     step = Runner._train_step
 
     def hurt(self, *arguments):
@@ -34,7 +34,7 @@ def test_the_step_the_layer_and_the_index_are_named(broken):
     run, said = broken
     pack = run / "crash" / "epoch-2-step-2"
     assert (
-        "the training broke in epoch 2. step 5: reduction_block_0_conv_0, parameter: kernels[2, 1, 0, 2] is inf" in said
+        "the training broke in epoch 2. step 8: reduction_block_0_conv_0, parameter: kernels[2, 1, 0, 2] is inf" in said
     )
     assert f"python -m mlp.experiments replay {pack}" in said
     content = json.loads((pack / "pack.json").read_text())
