@@ -88,6 +88,12 @@ def _most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _address_space() -> int:
+    """Return the bytes of this process's address space, where the system says so."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 0
+
+
 def _alarm(*_: object) -> None:
     os._exit(HANG)
 
@@ -99,7 +105,8 @@ def work(start: int, step: int, until: float, count: int, place: str, results: A
     folder.mkdir(exist_ok=True)
     for reader in READERS:  # what is imported and made once is no input's
         judged(reader, reader.wrap(reader.seeds()[0]), folder)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    most = _address_space() + MEMORY  # more than was there: a fork has its parent's
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     counts: Counter[tuple[str, str]] = Counter()
     seed, base = start, _most_memory()
     while seed < count and time.time() < until and not counts["", "over"]:
