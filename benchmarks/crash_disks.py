@@ -45,13 +45,13 @@ class CountingDisk(Disk):
         self.event(name, after=True)
         return result
 
-    def open(self, path: Path, how: int) -> int:  # noqa: D102
+    def open(self, path: Path, how: int) -> int:
         return self._call("open", super().open, path, how)
 
-    def write(self, file: int, data: bytes | memoryview) -> int:  # noqa: D102
+    def write(self, file: int, data: bytes | memoryview) -> int:
         return self._call("write", super().write, file, data)
 
-    def sync(self, file: int) -> None:  # noqa: D102
+    def sync(self, file: int) -> None:
         self._call("sync", lambda: None)
 
     def close(self, file: int) -> None:
@@ -59,16 +59,16 @@ class CountingDisk(Disk):
         super().close(file)
         self._call("close", lambda: None)
 
-    def replace(self, path: Path, target: Path) -> None:  # noqa: D102
+    def replace(self, path: Path, target: Path) -> None:
         self._call("replace", super().replace, path, target)
 
-    def remove(self, path: Path) -> None:  # noqa: D102
+    def remove(self, path: Path) -> None:
         self._call("remove", super().remove, path)
 
-    def make_folder(self, path: Path) -> None:  # noqa: D102
+    def make_folder(self, path: Path) -> None:
         self._call("make_folder", super().make_folder, path)
 
-    def sync_folder(self, path: Path) -> None:  # noqa: D102
+    def sync_folder(self, path: Path) -> None:
         self._call("sync_folder", lambda: None)
 
 
@@ -91,13 +91,13 @@ class FailingDisk(CountingDisk):
         super().__init__()
         self.number, self.at, self.lasting, self.failed = number, at, lasting, 0
 
-    def event(self, name: str, after: bool) -> None:  # noqa: D102
+    def event(self, name: str, after: bool) -> None:
         due = self.calls >= self.at and (self.lasting or not self.failed)
         if due and not after and name in CALLS[self.number]:
             self.failed += 1
             raise OSError(self.number, os.strerror(self.number))
 
-    def write(self, file: int, data: bytes | memoryview) -> int:  # noqa: D102
+    def write(self, file: int, data: bytes | memoryview) -> int:
         try:
             return super().write(file, data)
         except OSError:
@@ -112,11 +112,11 @@ class ShortDisk(CountingDisk):
         super().__init__()
         self.rng, self.at = rng, at
 
-    def event(self, name: str, after: bool) -> None:  # noqa: D102
+    def event(self, name: str, after: bool) -> None:
         if self.calls >= self.at and not after:
             raise StoppedError
 
-    def write(self, file: int, data: bytes | memoryview) -> int:  # noqa: D102
+    def write(self, file: int, data: bytes | memoryview) -> int:
         return super().write(file, data[: self.rng.randint(1, len(data))])
 
 
@@ -138,11 +138,11 @@ class PowerDisk(CountingDisk):
         self.safe_content: dict[int, bytes] = {}
         self.changes: list[tuple[Path, Path | None, int]] = []  # the name that a file gets, and the one it loses
 
-    def event(self, name: str, after: bool) -> None:  # noqa: D102
+    def event(self, name: str, after: bool) -> None:
         if self.calls >= self.at and after != self.before:
             raise StoppedError
 
-    def open(self, path: Path, how: int) -> int:  # noqa: D102
+    def open(self, path: Path, how: int) -> int:
         number = self.names.setdefault(path, len(self.content))
         if number not in self.content:
             self.changes.append((path, None, number))
@@ -152,22 +152,22 @@ class PowerDisk(CountingDisk):
         self.opened[file] = number
         return file
 
-    def write(self, file: int, data: bytes | memoryview) -> int:  # noqa: D102
+    def write(self, file: int, data: bytes | memoryview) -> int:
         self.content[self.opened[file]] += bytes(data)
         return super().write(file, data)
 
-    def sync(self, file: int) -> None:  # noqa: D102
+    def sync(self, file: int) -> None:
         super().sync(file)
         if "sync" not in self.without:
             self.safe_content[self.opened[file]] = self.content[self.opened[file]]
 
-    def replace(self, path: Path, target: Path) -> None:  # noqa: D102
+    def replace(self, path: Path, target: Path) -> None:
         number = self.names.pop(path)
         self.names[target] = number
         self.changes.append((target, path, number))
         super().replace(path, target)
 
-    def sync_folder(self, path: Path) -> None:  # noqa: D102
+    def sync_folder(self, path: Path) -> None:
         super().sync_folder(path)
         if "sync_folder" not in self.without:
             for change in self.changes:

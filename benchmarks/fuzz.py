@@ -77,7 +77,7 @@ def judged(reader: Reader, data: bytes, folder: Path) -> str:
         text = str(error)
         clear = len(text) < 2_000 and all(letter.isprintable() or letter == "\n" for letter in text)
         outcome = "refused" if clear and str(folder) in text else f"WRONG no clear sentence: {text[:300]!r}"
-    except Exception as error:
+    except Exception as error:  # whatever is not documented is what is looked for
         outcome = f"WRONG {type(error).__name__}: {str(error)[:200]}"
     strange = {path.name for path in folder.iterdir()} - before - {reader.file}
     return f"WRONG wrote {strange}" if strange else outcome

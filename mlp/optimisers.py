@@ -74,16 +74,17 @@ def train_step(
     learning_rule: GradientDescentLearningRule,
     inputs: Array,
     targets: Array,
-    alarm: Alarm = sound,
+    alarm: Alarm | None = sound,
 ) -> Step:
     """Run one batch forward and backward and let the learning rule change the parameters.
 
     Where the loss or a gradient is NaN or infinite, `alarm` is called first, with a NumbersError that names the layer,
     the pass, the array and the index where it began; by default it is raised, and no parameter is changed.
+    With None nothing is looked at.
     """
     learning_rule.check_owns(engine.params)
     step = engine.forward_backward(inputs, targets)
-    if not is_finite(step.loss, step.outputs, step.grads):
+    if alarm is not None and not is_finite(step.loss, step.outputs, step.grads):
         finding = find(engine.model, engine.error, learning_rule, inputs, targets)
         alarm(NumbersError(finding, learning_rule.step_count + 1))
     learning_rule.update_params(step.grads)
@@ -156,7 +157,7 @@ class Optimiser:
             if not isinstance(name, str) or not callable(monitor):
                 raise TypeError(f"Optimiser: data_monitors holds {name!r}: {monitor!r}, expected a name and a function")
         self.notebook, self.use_stochastic_eval = notebook, use_stochastic_eval
-        self.has_warned = False
+        self.alarm: Alarm | None = self._warn
         self.schedulers = None if schedulers is None else _checked_schedulers(schedulers)
 
     @property
@@ -184,7 +185,7 @@ class Optimiser:
         batches = self._progress(self.train_dataset, "Ep Prog", self.train_dataset.num_batches)
         loss = None
         for inputs, targets in map(self._placed, batches):
-            loss = train_step(self.engine, self.learning_rule, inputs, targets, self._warn).loss
+            loss = train_step(self.engine, self.learning_rule, inputs, targets, self.alarm).loss
             batches.set_postfix(error=f"{loss:.2e}")
         if loss is None:
             raise ValueError(
@@ -192,10 +193,9 @@ class Optimiser:
             )
 
     def _warn(self, alarm: NumbersError) -> None:
-        """Say, once, where the training broke; it goes on, as in the coursework."""
-        if not self.has_warned:
-            self.has_warned = True
-            logger.warning("Training goes on with numbers that are not finite. %s", alarm)
+        """Say where the training broke, and look no further; it goes on, as in the coursework."""
+        self.alarm = None
+        logger.warning("Training goes on with numbers that are not finite. %s", alarm)
 
     def eval_monitors(self, dataset: Any, label: str) -> "OrderedDict[str, float]":
         """Return every monitor's mean over the examples of a provider, its name followed by `label`."""
