@@ -3,7 +3,19 @@
 from mlp.engine.engine import ENGINES, Engine
 from mlp.engine.gpu import GpuPlan, GpuSession
 from mlp.engine.gpu.plan import PRECISIONS
+from mlp.engine.memory import WorkspaceError
 from mlp.engine.passes import Step
 from mlp.engine.profile import Cost, Profile, profile
 
-__all__ = ["ENGINES", "PRECISIONS", "Cost", "Engine", "GpuPlan", "GpuSession", "Profile", "Step", "profile"]
+__all__ = [
+    "ENGINES",
+    "PRECISIONS",
+    "Cost",
+    "Engine",
+    "GpuPlan",
+    "GpuSession",
+    "Profile",
+    "Step",
+    "WorkspaceError",
+    "profile",
+]

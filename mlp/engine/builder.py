@@ -13,14 +13,16 @@ from mlp.layers.base import Layer
 class Builder:
     """Collects the actions of a program, in order.
 
-    `before` holds what runs once before the first action of every run. `num_shards` and `batch` say how the batch is
-    cut, `stochastic` which mode the layers are in.
+    `before` holds what runs once before the first action of every run. `reserve` holds what takes all the scratch that
+    the actions on a shard ask for, so that a plan's memory is known, and taken, before it runs. `num_shards` and
+    `batch` say how the batch is cut, `stochastic` which mode the layers are in.
     """
 
     def __init__(self, batch: int, num_shards: int, dtype: Any, stochastic: bool) -> None:
         self.batch, self.num_shards, self.dtype, self.stochastic = batch, num_shards, np.dtype(dtype), stochastic
         self.actions: list[Action] = []
         self.before: list[Callable[[], None]] = []
+        self.reserve: list[Callable[[Any], object]] = []
         self._waiting: list[Action] = []
 
     def shard(
@@ -54,12 +56,14 @@ class Step:
     """A layer in a plan: what it adds to a program, forward and backward.
 
     `grads` are the arrays in which a run leaves the gradients of the layer's parameters, given anew for every run.
+    `num_bytes` is the memory that the step itself keeps, beside values and scratch.
     """
 
     def __init__(self, layer: Layer, label: str) -> None:
         self.layer: Any = layer
         self.label = label
         self.grads: list[Array] = []
+        self.num_bytes = 0
 
     def forward(self, builder: Builder, inputs: Value) -> Value:
         """Add the forward pass; return the outputs."""

@@ -4,32 +4,31 @@ import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import prod
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from mlp.backend import Array, is_gpu_array
-from mlp.checks import check_choice
+from mlp.checks import check_choice, check_positive_int
 from mlp.data_providers import ImageDataProvider
 from mlp.engine.catalogue import is_known, output_shape
 from mlp.engine.gpu import GpuPlan, GpuSession
 from mlp.engine.gpu.plan import PRECISIONS, arrays_fit, error_fits
 from mlp.engine.gpu.session import open_session
+from mlp.engine.memory import AnyPlan, Planned, Plans
 from mlp.engine.passes import Purpose, Step
+from mlp.engine.piece import Piece
 from mlp.engine.plan import Plan
 from mlp.errors import is_mean_over_examples, value_and_grad
-from mlp.kernels import conv_method
+from mlp.kernels import Sizes, conv_method
+from mlp.kernels.scratch import Measure
 from mlp.layers import Layer, LayerWithParameters
-from mlp.layers.base import forward
-from mlp.layers.chain import chain_backprop, chain_params
+from mlp.layers.chain import chain_params
 from mlp.models import Model
 
-AnyPlan = Plan | GpuPlan
 ENGINES = ("plan", "layers")
-_PLANS_BYTES = 256_000_000
-"""Plans that were not in the last pass are kept while all take no more than this, or than 1.5 times the largest."""
-
 
 _running: ContextVar[frozenset[int]] = ContextVar("running", default=frozenset())
 """The engines that run in this context, which the threads of the pool share."""
@@ -47,6 +46,11 @@ class Engine:
     that of products in 3x3 convolutions on a GPU: ``"fp32"``, or ``"tf32"`` on tensor cores, whose factors have 10 bits
     of fraction.
 
+    `workspace` bounds the bytes that plans on the CPU take at a time. Where they would take more, they work on fewer
+    examples at once, or on fewer threads; where that is not enough, WorkspaceError says what is needed. Where memory
+    runs out (MemoryError), a line in the log says so, and the pass is repeated from the same state with half as many
+    examples at once: its numbers are the same up to rounding.
+
     >>> import numpy as np
     >>> from mlp.engine import Engine
     >>> from mlp.errors import CrossEntropySoftmaxError
@@ -58,23 +62,29 @@ class Engine:
     ((4, 10), True)
     """
 
-    def __init__(self, model: Model, error: Any = None, kind: str = "plan", precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        model: Model,
+        error: Any = None,
+        kind: str = "plan",
+        precision: str = "fp32",
+        workspace: int | None = None,
+    ) -> None:
         self.model, self.error = model, error
         self.kind = check_choice("Engine: kind", kind, ENGINES)
         self.precision = check_choice("Engine: precision", precision, PRECISIONS)
-        if kind == "layers" and precision != "fp32":
+        if kind == "layers" and (precision != "fp32" or workspace is not None):
             raise ValueError(
-                f"Engine: precision is {precision!r}, and kind 'layers' computes in the arrays' own: use 'plan'"
+                f"Engine: precision is {precision!r} and workspace {workspace!r}, which are for plans, and kind is "
+                "'layers': leave them out, or use 'plan'"
             )
-        self._plans: dict[Any, tuple[int, AnyPlan | None]] = {}
+        self._plans = Plans(None if workspace is None else check_positive_int("Engine: workspace", workspace))
         self._known: list[Any] = []
         self._params: list[Array] = []
-        self._in_use: set[Any] = set()
-        self._crowded = False
         self._lock = Lock()
 
     def __reduce__(self) -> Any:
-        return type(self), (self.model, self.error, self.kind, self.precision)
+        return type(self), (self.model, self.error, self.kind, self.precision, self._plans.workspace)
 
     @property
     def params(self) -> list[Array]:
@@ -88,7 +98,8 @@ class Engine:
             return self.model.fprop(inputs, evaluation=not stochastic)[-1]
         with self._alone():
             self._check(inputs)
-            return self._forward(inputs, Purpose(stochastic, backward=False))[-1].outputs
+            purpose = Purpose(stochastic, backward=False)
+            return self._plans.run(self.model.layers, lambda: self._forward(inputs, purpose)[-1].outputs)
 
     def forward_backward(self, inputs: Array, targets: Array) -> Step:
         """Return the error, the outputs and the gradients of all parameters, of a batch in training mode."""
@@ -98,7 +109,7 @@ class Engine:
             return self._by_layers(inputs, targets)
         with self._alone():
             self._check(inputs)
-            return self._by_plans(inputs, targets)
+            return self._plans.run(self.model.layers, lambda: self._by_plans(inputs, targets))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -107,13 +118,12 @@ class Engine:
             raise RuntimeError("Engine: a layer or an error called the engine that runs it: use a second Engine")
         with self._lock:
             token = _running.set(_running.get() | {id(self)})
-            self._in_use = set()
+            self._plans.begin()
             try:
                 yield
             finally:
                 _running.reset(token)
-                if self._crowded:
-                    self._make_room()
+                self._plans.end()
 
     def _has_plans(self) -> bool:
         """Return whether plans run this: not a model with passes of its own."""
@@ -122,13 +132,31 @@ class Engine:
         own = own or bool({"fprop", "grads_wrt_params"} & vars(self.model).keys())
         return self.kind == "plan" and not own
 
-    def plans(self) -> list["AnyPlan"]:
+    def plans(self) -> list[AnyPlan]:
         """Return the plans that are there, in use last the last."""
-        return [plan for _, plan in self._plans.values() if plan is not None]
+        return self._plans.present()
 
-    def plans_in_use(self) -> list["AnyPlan"]:
+    def plans_in_use(self) -> list[AnyPlan]:
         """Return the plans of the last pass."""
-        return [plan for key, (_, plan) in self._plans.items() if plan is not None and key in self._in_use]
+        return self._plans.in_use()
+
+    def memory(self, shape: Sizes, dtype: Any = np.float32, training: bool = True) -> int | None:
+        """Return how many bytes a pass over inputs of this shape will take on the CPU, beside inputs and parameters.
+
+        That is what the plan takes when it first runs, the outputs and, in training, the gradients. None where no plan
+        goes through the whole model: what layers take that run by their own passes is not known.
+        """
+        if not self._has_plans():
+            return None
+        with self._alone():
+            self._look()
+            purpose = Purpose(training, backward=training, with_error=training)
+            stop, plan = self._planned(0, Measure.array(shape, dtype), purpose)
+            if not isinstance(plan, Plan) or stop < len(self.model.layers):
+                return None
+            grads = sum(param.nbytes for param in self._params) if training else 0
+            outputs: int = shape[0] * prod(plan.last.shape) * plan.dtype.itemsize
+            return plan.num_bytes() + int(grads) + outputs
 
     def _by_layers(self, inputs: Array, targets: Array) -> Step:
         activations = self.model.fprop(inputs)
@@ -151,14 +179,14 @@ class Engine:
             grads = of_piece + grads if grads else of_piece
         return Step(loss, last.outputs, grads)
 
-    def _forward(self, inputs: Array, purpose: Purpose, targets: Array | None = None) -> list["_Piece"]:
+    def _forward(self, inputs: Array, purpose: Purpose, targets: Array | None = None) -> list[Piece]:
         """Run forward, piece by piece; with targets, the last piece goes on to the gradients where it can."""
         layers, trail, start = self.model.layers, [], 0
         while start < len(layers):
             stop, plan = self._planned(start, inputs, purpose)
             if plan is not None and plan.error is not None and not plan.takes(targets):
                 stop, plan = self._planned(start, inputs, purpose._replace(with_error=False))
-            piece = _Piece(layers[start:stop], plan, inputs, need_inputs=bool(chain_params(layers[:start])))
+            piece = Piece(layers[start:stop], plan, inputs, need_inputs=bool(chain_params(layers[:start])))
             if plan is not None and plan.error is not None:
                 piece.train(targets)
             else:
@@ -167,20 +195,15 @@ class Engine:
             inputs, start = piece.outputs, stop
         return trail
 
-    def _planned(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, "AnyPlan | None"]:
+    def _planned(self, start: int, inputs: Array, purpose: Purpose) -> Planned:
         """Return how far a plan can go from layer `start`, and the plan; where it cannot, the next layer and None."""
         if not isinstance(inputs, np.ndarray) and not is_gpu_array(inputs):  # the next layer says so
             return start + 1, None
         on_gpu = is_gpu_array(inputs)
         key = (start, on_gpu, inputs.shape, inputs.dtype, purpose, self.precision if on_gpu else conv_method())
-        if key not in self._plans:
-            self._plans[key] = self._new_plan(start, inputs, purpose)
-            self._crowded = True
-        self._in_use.add(key)
-        stop, plan = self._plans[key] = self._plans.pop(key)  # the plan in use last stands last
-        return stop, plan
+        return self._plans.get(key, lambda: self._new_plan(start, inputs, purpose))
 
-    def _new_plan(self, start: int, inputs: Array, purpose: Purpose) -> tuple[int, "AnyPlan | None"]:
+    def _new_plan(self, start: int, inputs: Array, purpose: Purpose) -> Planned:
         layers, stop, shape, on_gpu = self.model.layers, start, inputs.shape[1:], is_gpu_array(inputs)
         while stop < len(layers) and inputs.ndim > 1 and inputs.size:
             after = output_shape(layers[stop], shape, len(inputs), on_gpu)
@@ -198,7 +221,12 @@ class Engine:
         if on_gpu:
             error = self.error if goes_on and error_fits(self.error, shape) else None
             return stop, GpuPlan(layers[start:stop], inputs, purpose, error, self.precision)
-        return stop, Plan(layers[start:stop], inputs.shape, dtype, purpose, self.error if goes_on else None)
+        error = self.error if goes_on else None
+
+        def make(most: int | None) -> Plan:
+            return Plan(layers[start:stop], inputs.shape, dtype, purpose, error, most)
+
+        return stop, self._plans.fitted(make)
 
     def gpu_session(self, provider: ImageDataProvider, rule: Any = None) -> GpuSession | None:
         """Return a session that takes steps on the GPU without the host: of training with a rule, else of evaluation.
@@ -213,22 +241,13 @@ class Engine:
 
         model, error = self.model, self.error
 
-        def planned(like: Array) -> tuple[int, AnyPlan | None]:
+        def planned(like: Array) -> Planned:
             if self.model is not model or self.error is not error:
                 raise ValueError("GpuSession: the engine has another model or error now: ask it for a new session")
             self._look()
             return self._planned(0, like, purpose)
 
         return open_session(planned, self._alone, self.model, self.error, provider, rule)
-
-    def _make_room(self) -> None:
-        """Forget plans that this pass did not use, those first that were not in use for longest."""
-        sizes = {key: plan.num_bytes() if plan else 0 for key, (_, plan) in self._plans.items()}
-        limit = max(_PLANS_BYTES, 1.5 * max(sizes.values(), default=0))
-        for key in [key for key in self._plans if key not in self._in_use]:
-            if sum(sizes.values()) > limit:
-                del self._plans[key], sizes[key]
-        self._crowded = False
 
     def _check(self, inputs: Array) -> None:
         """Raise what `Model.fprop` would for these inputs; forget all plans where the model has changed."""
@@ -242,30 +261,6 @@ class Engine:
         if len(present) != len(self._known) or not all(map(operator.is_, present, self._known)):
             self._plans.clear()
             self._known, self._params = present, self.model.params
-
-
-class _Piece:
-    """Layers that run by one plan, or one layer that runs by itself, with what they took and gave."""
-
-    def __init__(self, layers: Sequence[Layer], plan: AnyPlan | None, inputs: Array, need_inputs: bool) -> None:
-        self.layers, self.plan, self.inputs, self.need_inputs = layers, plan, inputs, need_inputs
-        self.found: tuple[float, Array | None, list[Array]] | None = None
-
-    def forward(self, stochastic: bool) -> None:
-        if self.plan is not None:
-            self.outputs = self.plan.outputs(self.inputs)
-        else:
-            self.outputs = forward(self.layers[0], self.inputs, stochastic)
-
-    def train(self, targets: Array) -> None:
-        assert self.plan is not None
-        loss, self.outputs, through, grads = self.plan.train(self.inputs, targets)
-        self.found = loss, through, grads
-
-    def backward(self, grads_wrt_outputs: Array) -> tuple[Array | None, list[Array]]:
-        if self.plan is not None:
-            return self.plan.gradients(grads_wrt_outputs)
-        return chain_backprop(self.layers, [self.inputs, self.outputs], grads_wrt_outputs, self.need_inputs)
 
 
 def _fingerprint(layers: Sequence[Layer], found: list[Any]) -> None:

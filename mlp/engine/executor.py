@@ -10,7 +10,7 @@ import numpy as np
 from mlp.backend import Array
 from mlp.engine.program import MAP, SUMS, Action, Phase, Program, Value, numbers_of, view
 from mlp.kernels.parallel import num_threads, run_on_threads, single_threaded_blas
-from mlp.kernels.scratch import Scratch
+from mlp.kernels.scratch import Measure, Scratch
 
 MAX_PARTS = 12
 """A batch is cut into at most this many parts: more threads than that have nothing to do."""
@@ -96,37 +96,49 @@ class Shard:
 class _Hand:
     """What a thread works with: its memory, its views of it, and the size of the last shard that was in it."""
 
-    def __init__(self) -> None:
-        self.scratch, self.size_before = Scratch(), 0
+    def __init__(self, scratch: Scratch) -> None:
+        self.scratch, self.size_before = scratch, 0
         self.shards: dict[int, Shard] = {}
 
 
 class Executor:
     """The memory of a program and the way to run it.
 
+    How much memory it is, is known from the start: `reserve` holds what takes a shard's scratch, as `Builder.reserve`.
+    It is taken when the program first runs, before the first action. `most_threads` may be set below `num_threads`.
+
     Which thread runs which part is left to chance; what is computed is not: every part's sums are made in the order of
     its shards, and the parts' sums are added in the order of the parts. So the results are the same to the bit for any
     number of threads.
     """
 
-    def __init__(self, program: Program, cut: Cut, dtype: Any) -> None:
-        self.program, self.cut, self.dtype = program, cut, np.dtype(dtype)
+    def __init__(
+        self, program: Program, cut: Cut, dtype: Any, reserve: Sequence[Callable[[Shard], object]] = ()
+    ) -> None:
+        self.program, self.cut, self.dtype, self._reserve = program, cut, np.dtype(dtype), reserve
         ends = np.cumsum(cut.sizes).tolist()
         self.rows = [slice(end - size, end) for end, size in zip(ends, cut.sizes, strict=True)]
-        self._memory = [None if in_thread else self._batch_memory(value) for value, in_thread in program.pieces]
+        self.most_threads = MAX_PARTS
         self._hands: dict[int, _Hand] = {}
+        self._memory = self._batch_memory(Measure.array)
+        self.batch_bytes: int = sum(array.nbytes for arrays in self._memory if arrays is not None for array in arrays)
+        measured = self._new_hand(Measure()).scratch
+        self.thread_bytes, self._sizes = measured.num_bytes(), measured.sizes()
+        self._is_taken = False
         self._numbers = {action: i for i, action in enumerate(program.actions)}
         self.times: dict[tuple[int, int], float] | None = None
 
     def run(self, phases: Sequence[Phase]) -> None:
         """Run phases in order. An action's error is raised with a note that says whose it is."""
+        self.take_memory()
         with single_threaded_blas():
             for i, phase in enumerate(phases):
                 if phase.whole:
                     for action in phase.actions:
                         self._act(0, action, self)
                 else:
-                    run_on_threads(self._work(phase.actions, backwards=i % 2 > 0), self.cut.num_parts)
+                    work = self._work(phase.actions, backwards=i % 2 > 0)
+                    run_on_threads(work, self.cut.num_parts, self.num_threads)
 
     def total(self, sums: Value) -> Array:
         """Return the sum over all parts, added in order."""
@@ -141,18 +153,15 @@ class Executor:
         assert memory is not None
         return memory
 
-    def batch_memory(self) -> int:
-        """Return the bytes that the batch's values take."""
-        return sum(array.nbytes for arrays in self._memory if arrays is not None for array in arrays)
-
-    def num_bytes(self) -> int:
-        """Return all the bytes that are taken: for the batch's values, and by every thread that has worked."""
-        return self.batch_memory() + sum(hand.scratch.num_bytes() for hand in self._hands.values())
+    def num_bytes(self, threads: int | None = None) -> int:
+        """Return all the bytes that are taken, or will be: for the batch's values, and by each of so many threads."""
+        threads = max(self.num_threads, len(self._hands)) if threads is None else min(threads, self.cut.num_parts)
+        return self.batch_bytes + threads * self.thread_bytes
 
     @property
     def num_threads(self) -> int:
         """The number of threads that shards run on."""
-        return min(num_threads(), self.cut.num_parts)
+        return min(num_threads(), self.cut.num_parts, self.most_threads)
 
     def _act(self, thread: int, action: Action, subject: Any) -> None:
         """Run an action, and add up its time where somebody asks."""
@@ -175,7 +184,7 @@ class Executor:
 
         def work(thread: int, number: int) -> None:
             part = last - number if backwards else number
-            hand = self._hands.setdefault(thread, _Hand())
+            hand = self._hand(thread)
             for index in range(part * size, min((part + 1) * size, shards)):
                 shard = self._shard(hand, index)
                 if hand.size_before != shard.n:
@@ -186,13 +195,37 @@ class Executor:
 
         return work
 
-    def _batch_memory(self, value: Value) -> list[Array]:
+    def take_memory(self) -> None:
+        """Take all memory, where that has not been done."""
+        if not self._is_taken:
+            self._memory, self._is_taken = self._batch_memory(np.zeros), True
+        for thread in range(self.num_threads):
+            self._hand(thread)
+
+    def _batch_memory(self, take: Callable[..., Array]) -> list[list[Array] | None]:
+        return [None if in_thread else self._memory_of(value, take) for value, in_thread in self.program.pieces]
+
+    def _memory_of(self, value: Value, take: Callable[..., Array]) -> list[Array]:
         if value.kind == SUMS:
-            return [np.zeros(value.shape, self.dtype) for _ in range(self.cut.num_parts)]
+            return [take(value.shape, self.dtype) for _ in range(self.cut.num_parts)]
         counts = [numbers_of(value, n) for n in self.cut.sizes]
-        block = np.zeros(sum(counts), self.dtype)  # one block: large enough for the system's large pages
+        block = take(sum(counts), self.dtype)  # one block: large enough for the system's large pages
         pieces = np.split(block, np.cumsum(counts[:-1]))
         return [piece.reshape(value.memory_shape(n)) for piece, n in zip(pieces, self.cut.sizes, strict=True)]
+
+    def _hand(self, thread: int) -> _Hand:
+        if thread not in self._hands:
+            self._hands[thread] = self._new_hand(Scratch(self._sizes))
+        return self._hands[thread]
+
+    def _new_hand(self, scratch: Scratch) -> _Hand:
+        """Return what a thread works with, with all the memory that it will ask for."""
+        hand = _Hand(scratch)
+        for index in sorted({0, len(self.rows) - 1}):  # a shard of each size
+            shard = self._shard(hand, index)
+            for reserve in self._reserve:
+                reserve(shard)
+        return hand
 
     def _shard(self, hand: _Hand, index: int) -> Shard:
         shard = hand.shards.get(index)

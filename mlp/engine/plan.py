@@ -49,13 +49,20 @@ class Plan:
 
     `outputs` runs forward; `gradients` then runs backward, with the memory of that forward pass. With an `error` that
     is a mean over examples, `train` runs both with the error between them, so that a shard without batch
-    normalisation goes all the way and back while it is in the cache.
+    normalisation goes all the way and back while it is in the cache. A shard has `most` examples at most, where that is
+    given. The memory is taken by the first run, all of it before anything else happens.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], shape: tuple[int, ...], dtype: Any, purpose: Purpose, error: Any = None
+        self,
+        layers: Sequence[Layer],
+        shape: tuple[int, ...],
+        dtype: Any,
+        purpose: Purpose,
+        error: Any = None,
+        most: int | None = None,
     ) -> None:
-        self.shape, self.dtype, self.purpose, self.error = shape, np.dtype(dtype), purpose, error
+        self.shape, self.dtype, self.purpose, self.error, self.most = shape, np.dtype(dtype), purpose, error, most
         self.layers = list(layers)
         self._nodes: list[_Node | _Sum] = []
         self._inputs: Array = np.empty(0)
@@ -74,16 +81,21 @@ class Plan:
         self._before = builder.before
         breaks = () if error is not None else (self._half,)
         program = Program(builder.actions, breaks=breaks)
-        self.executor = Executor(program, shards, self.dtype)
+        self.executor = Executor(program, shards, self.dtype, builder.reserve)
         self.steps = [node.step for node in self._nodes if isinstance(node, _Node)]
         self._param_shapes = [_param_shapes(step.layer) for step in self.steps]
         halves = purpose.backward and error is None
         self._phases: list[Phase] = program.phases(0, self._half if halves else None)
         self._backward_phases = program.phases(self._half) if halves else []
 
-    def num_bytes(self) -> int:
-        """Return the bytes of the plan's memory."""
-        return self.executor.num_bytes()
+    @property
+    def shard_size(self) -> int:
+        """The number of examples in the largest shard."""
+        return self.executor.cut.sizes[0]
+
+    def num_bytes(self, threads: int | None = None) -> int:
+        """Return the bytes of the plan's memory, on so many threads, by default those that it runs on."""
+        return self.executor.num_bytes(threads) + sum(step.num_bytes for step in self.steps)
 
     def takes(self, targets: Any) -> bool:
         """Return whether `train` can run with these targets. Where not, the error itself says why, of a whole batch."""
@@ -205,7 +217,7 @@ class Plan:
         leaves = [leaf for layer in self.layers for leaf in walk(layer)] if len(shape) == 4 else []
         width = max([shape[1], *(getattr(leaf, "num_output_channels", 1) for leaf in leaves)])
         example = width * prod(shape[2:]) * self.dtype.itemsize
-        ideal = max(_MIN_SHARD, _SHARD_BYTES // example)
+        ideal = min(max(_MIN_SHARD, _SHARD_BYTES // example), self.most or shape[0])
         return cut(shape[0], ideal, min(os.cpu_count() or 1, shape[0] * example // _WORTH_A_THREAD))
 
     def _load(self, shard: Shard) -> None:

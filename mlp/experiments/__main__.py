@@ -12,7 +12,7 @@ from typing import Any
 from mlp.backend import DeviceError
 from mlp.checkpoints import CheckpointError
 from mlp.data_providers import DataError
-from mlp.engine import ENGINES, PRECISIONS
+from mlp.engine import ENGINES, PRECISIONS, WorkspaceError
 from mlp.experiments import commands
 from mlp.experiments.configs import EXPERIMENTS, ExperimentError
 from mlp.experiments.crash import TrainingBrokeError
@@ -20,6 +20,16 @@ from mlp.experiments.doctor import doctor
 from mlp.files import FolderInUseError
 from mlp.kernels import SettingError
 from mlp.records import RecordError
+
+_WRONG_USE = (
+    RecordError,
+    CheckpointError,
+    FolderInUseError,
+    DeviceError,
+    SettingError,
+    ExperimentError,
+    WorkspaceError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,12 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 3
-    except (RecordError, CheckpointError, FolderInUseError, DeviceError, SettingError, ExperimentError) as error:
+    except _WRONG_USE as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 2
     except TrainingBrokeError as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return commands.BROKE
+    except MemoryError as error:
+        print(f"mlp.experiments: out of memory ({error}): use a smaller --batch-size", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return 1
@@ -110,6 +123,9 @@ def _add_run_options(part: argparse.ArgumentParser) -> None:
     part.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
     part.add_argument("--engine", choices=ENGINES, default="plan", help="how to run the layers; default: plan")
     part.add_argument("--precision", choices=PRECISIONS, default="fp32", help=_PRECISION_HELP)
+    part.add_argument(
+        "--workspace-mb", metavar="M", type=_positive_int, help="megabytes that plans may take; default: what they need"
+    )
     part.add_argument("--runs-dir", metavar="DIR", default="runs", help="where run folders go; default: runs")
     part.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
     part.add_argument(

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Run or resume an experiment."""
     if args.data_dir and not Path(args.data_dir).expanduser().is_dir():
         raise DataMissingError(f"--data-dir {args.data_dir} is no folder: name one that is, or make it")
-    setup = Setup.of(args.device, args.engine, args.precision)
+    setup = Setup.of(args.device, args.engine, args.precision, args.workspace_mb)
     given = {f.name: value for f in fields(Experiment) if (value := getattr(args, f.name, None)) is not None}
     folder = None if args.resume is None else RunFolder.open(Path(args.resume))
     stored = folder.read_json("config.json") if folder else None
@@ -83,9 +83,11 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, setup: S
     runner = Runner(experiment, data, folder, quiet=args.quiet, **setup._asdict())
     parameters = sum(param.size for param in runner.model.params)
     record_environment(folder, setup, data.source, parameters)
+    memory = _memory(runner)
     if not args.quiet:
         where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {setup.device}"
-        print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}", flush=True)
+        print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}")
+        print(memory, flush=True)
     try:
         runner.run(args.stop_after)
         files = plot_run(folder)
@@ -99,6 +101,19 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, setup: S
         _stopped("Stopped; everything is saved", command, 0)
     _print_results(folder, files, args.quiet)
     return 0
+
+
+def _memory(runner: Runner) -> str:
+    """Say how much memory a run takes, before it does. Raises WorkspaceError where it may not take so much."""
+    step, evaluation = runner.memory()
+    parts = (runner.data.train, runner.data.valid, runner.data.test)
+    images = sum(part.pixels.nbytes for part in parts)
+    plans = (
+        ""
+        if step is None or evaluation is None
+        else (f"{step / 1e6:.1f} MB for a training step and {evaluation / 1e6:.1f} MB for an evaluation, beside ")
+    )
+    return f"memory: {plans}{images / 1e6:.1f} MB of images"
 
 
 def _stopped(how: str, command: list[str], status: int) -> int:

@@ -17,7 +17,7 @@ from mlp.records import RecordError, RunFolder
 PACKAGES = ("numpy", "safetensors", "matplotlib")
 
 
-DECISIVE = ("mlp", "numpy", "blas", "device", "gpu", "cores", "engine", "convolution", "precision")
+DECISIVE = ("mlp", "numpy", "blas", "device", "gpu", "cores", "engine", "convolution", "precision", "workspace_mb")
 """What the bits of a run depend on. Not on the number of threads, and its data is compared by SHA-256."""
 
 
@@ -27,9 +27,10 @@ class Setup(NamedTuple):
     device: str
     engine: str = "plan"
     precision: str = "fp32"
+    workspace_mb: int | None = None
 
     @classmethod
-    def of(cls, device: str, engine: str, precision: str) -> "Setup":
+    def of(cls, device: str, engine: str, precision: str, workspace_mb: int | None = None) -> "Setup":
         """Return the set-up for a request; raise DeviceError or SettingError where it cannot be had."""
         num_threads(), conv_method()  # raise before anything is written
         found = select_device(device)
@@ -40,13 +41,17 @@ class Setup(NamedTuple):
         if precision != "fp32" and found != "gpu":
             why = "--device cpu" if device == "cpu" else usable_gpu().reason
             raise DeviceError(f"--precision {precision} is for a GPU, and this is on the CPU ({why}): leave it out")
-        return cls(found, engine, precision)
+        if workspace_mb is not None and (engine == "layers" or found == "gpu"):
+            where = "--engine layers" if engine == "layers" else "a GPU"
+            raise DeviceError(f"--workspace-mb is for plans on the CPU, and this is for {where}: leave it out")
+        return cls(found, engine, precision, workspace_mb)
 
     def options(self) -> list[str]:
         """Return the command line's options that ask for it."""
         default = Setup(self.device)
         pairs = [(name, value) for name, value in self._asdict().items() if value != getattr(default, name)]
-        return ["--device", self.device, *(word for name, value in pairs for word in (f"--{name}", value))]
+        words = (word for name, value in pairs for word in (f"--{name.replace('_', '-')}", str(value)))
+        return ["--device", self.device, *words]
 
 
 def record_environment(folder: RunFolder, setup: Setup, data: str, parameters: int) -> None:

@@ -69,11 +69,13 @@ class Runner:
         quiet: bool = False,
         engine: str = "plan",
         precision: str = "fp32",
+        workspace_mb: int | None = None,
     ) -> None:
         self.experiment, self.data, self.folder = experiment, data, folder
         self.device, self.quiet = device, quiet
         self.model = experiment.build_model(data.num_classes).to_device(device)
-        self.engine = Engine(self.model, CrossEntropySoftmaxError(), engine, precision)
+        workspace = None if workspace_mb is None else workspace_mb * 1_000_000
+        self.engine = Engine(self.model, CrossEntropySoftmaxError(), engine, precision, workspace)
         self.rule = KingmaAdamLearningRule(experiment.learning_rate)
         self.rule.initialise(self.model.params)
         self.schedule = CosineAnnealing(experiment.min_learning_rate, experiment.learning_rate, experiment.epochs)
@@ -110,6 +112,18 @@ class Runner:
                     raise Interrupted
             if self.position.epoch == self.experiment.epochs and not self.folder.is_complete():
                 self._test()
+
+    def memory(self) -> tuple[int | None, int | None]:
+        """Return the bytes that a training step and an evaluation's take, as `Engine.memory` knows them."""
+        if self.device == "gpu":
+            return None, None
+        height, width, channels = self.data.train.pixels.shape[1:]
+        sizes = [(self.data.train, self.experiment.batch_size, True), (self.data.valid, EVALUATION_BATCH, False)]
+        step, evaluation = (
+            self.engine.memory((min(most, len(part.labels)), channels, height, width), np.float32, training)
+            for part, most, training in sizes
+        )
+        return step, evaluation
 
     def _batches(self, images: ImageSet, batch_size: int, training: bool) -> ImageDataProvider:
         return ImageDataProvider(

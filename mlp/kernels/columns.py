@@ -19,19 +19,33 @@ _CHUNK_BYTES = 1_200_000
 
 
 class Columns:
-    """A convolution of `n` images (H, W, n, C), which come framed with a row of zeros above and below."""
+    """A convolution of `n` images (H, W, n, C), which come framed with a row of zeros above and below.
+
+    Memory is taken here, that of `inputs_grad` where it is needed.
+    """
 
     def __init__(
-        self, geometry: ConvGeometry, size: Sizes, shape: tuple[int, int, int], dtype: Any, scratch: Scratch
+        self,
+        geometry: ConvGeometry,
+        size: Sizes,
+        shape: tuple[int, int, int],
+        dtype: Any,
+        scratch: Scratch,
+        need_inputs: bool = False,
     ) -> None:
         self.geometry, self.size, self.shape = geometry, size, shape
-        self.dtype, self.scratch = np.dtype(dtype), scratch
+        self.dtype = np.dtype(dtype)
         self.out_size = geometry.output_size(size)
         n, channels, _ = shape
         row = self.out_size[1] * n * prod(geometry.kernel) * channels * self.dtype.itemsize
         self.num_rows = min(self.out_size[0], max(1, _CHUNK_BYTES // row))
         padded = (length + sum(pair) for length, pair in zip(size, geometry.padding, strict=True))
-        self.padded_shape = (*padded, n, channels)
+        padded_shape = (*padded, n, channels)
+        self.padded = scratch.zeros(("columns images", geometry.padding), padded_shape, dtype)
+        self.padded_grads = scratch.empty("columns grad", padded_shape, dtype) if need_inputs else None
+        self.columns = scratch.empty(
+            "columns", (self.num_rows, self.out_size[1], n, *geometry.kernel, channels), self.dtype
+        )
 
     def correlate(self, inputs: Array, matrix: Array, outputs: Array) -> None:
         """Write y (OH, OW, n, K) for framed x and w as (KH KW C, K)."""
@@ -40,14 +54,14 @@ class Columns:
 
     def inputs_grad(self, grads: Array, matrix: Array, grads_wrt_inputs: Array) -> None:
         """Write dE/dx (H, W, n, C) for dE/dy (OH, OW, n, K): the columns' gradients, added up where they overlap."""
-        padded = self.scratch.empty("columns grad", self.padded_shape, self.dtype)
+        padded = self.padded_grads
+        assert padded is not None
         padded[...] = 0
         stride, dilation = self.geometry.stride, self.geometry.dilation
         for rows in self._row_slices():
             flat = grads[rows].reshape(-1, matrix.shape[1])
-            columns = self.scratch.empty("columns", (len(flat), len(matrix)), self.dtype)
-            np.matmul(flat, matrix.T, out=columns)
-            places = columns.reshape(-1, self.out_size[1], self.shape[0], *self.geometry.kernel, self.shape[1])
+            places = self.columns[: rows.stop - rows.start]
+            np.matmul(flat, matrix.T, out=places.reshape(len(flat), len(matrix)))
             for u, v in np.ndindex(*self.geometry.kernel):
                 down = slice(rows.start * stride[0] + u * dilation[0], None, stride[0])
                 right = slice(v * dilation[1], None, stride[1])
@@ -65,7 +79,7 @@ class Columns:
 
     def _chunks(self, inputs: Array) -> Iterator[tuple[slice, Array]]:
         """Yield (which output rows, their columns), of framed x."""
-        padded = self.scratch.zeros(("columns images", self.geometry.padding), self.padded_shape, self.dtype)
+        padded = self.padded
         padded[self._inside()] = inputs[1:-1]
         (down, right), (below, beside) = self.geometry.stride, self.geometry.dilation
         row, pixel, image, channel = padded.strides
@@ -74,7 +88,7 @@ class Columns:
         strides = (row * down, pixel * right, image, row * below, pixel * beside, channel)
         windows = np.lib.stride_tricks.as_strided(padded, shape, strides)
         for rows in self._row_slices():
-            columns = self.scratch.empty("columns", windows[rows].shape, self.dtype)
+            columns = self.columns[: rows.stop - rows.start]
             columns[...] = windows[rows]
             yield rows, columns.reshape(-1, prod(self.geometry.kernel) * channels)
 

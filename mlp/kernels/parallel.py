@@ -53,13 +53,13 @@ def run_parts(work: Callable[[int, int], T], count: int, grain: int) -> list[T]:
         return [future.result() for future in futures]
 
 
-def run_on_threads(work: Callable[[int, int], object], count: int) -> None:
+def run_on_threads(work: Callable[[int, int], object], count: int, threads: int | None = None) -> None:
     """Call ``work(thread, index)`` for every index of range(count), each on whichever thread is free; wait for all.
 
-    Threads are numbered from 0, the caller's own. Where a call raises, or Ctrl-C is pressed, no further one starts,
-    those that run come to their end, and the error is raised.
+    There are `threads` of them, by default `num_threads()`, numbered from 0, the caller's own. Where a call raises, or
+    Ctrl-C is pressed, no further one starts, those that run come to their end, and the error is raised.
     """
-    threads = min(num_threads(), count)
+    threads = min(threads or num_threads(), count)
     indices = iter(range(count))  # threads share it: under Python's interpreter lock, each number comes once
     failed: list[int] = []
 

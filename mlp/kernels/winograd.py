@@ -94,11 +94,18 @@ class Winograd:
     """A 3x3 convolution of `n` images (H, W, n, C) at stride 1, `before` rows and columns of zeros above and left.
 
     Outputs are (OH, OW, n, K). Inputs come framed, with one row of zeros above and below: (H + 2, W, n, C). Rows of
-    tiles are worked on in chunks that stay in the cache.
+    tiles are worked on in chunks that stay in the cache. Memory is taken here, that of `kernels_grad` with `trains`.
     """
 
     def __init__(
-        self, size: Sizes, out_size: Sizes, before: Sizes, shape: tuple[int, int, int], dtype: Any, scratch: Scratch
+        self,
+        size: Sizes,
+        out_size: Sizes,
+        before: Sizes,
+        shape: tuple[int, int, int],
+        dtype: Any,
+        scratch: Scratch,
+        trains: bool = False,
     ) -> None:
         self.size, self.out_size, self.before, self.shape = size, out_size, before, shape
         self.dtype, self.scratch = np.dtype(dtype), scratch
@@ -111,6 +118,12 @@ class Winograd:
         starts = range(0, self.tiles[0], rows)
         self.chunks = [_Chunk(self, first, min(rows, self.tiles[0] - first)) for first in starts]
         self.fits = before[0] == 1 and TILE * self.tiles[0] == size[0]
+        if not self.fits:
+            rows_shape = (TILE * self.tiles[0] + 2, size[1] * n * channels)
+            self.padded = scratch.zeros(("winograd rows", size, before[0]), rows_shape, dtype)
+        if trains:
+            sums_shape = (WINDOW * WINDOW, channels, filters)
+            self.sums = [scratch.empty(("winograd", name), sums_shape, dtype) for name in ("total", "part")]
 
     def correlate(self, inputs: Array, kernels: Array, outputs: Array) -> None:
         """Write y (OH, OW, n, K) for framed x and `transformed_kernels`."""
@@ -122,11 +135,7 @@ class Winograd:
 
     def kernels_grad(self, inputs: Array, grads: Array) -> Array:
         """Return the gradient (36, C, K) of the transformed kernels for framed x and dE/dy (OH, OW, n, K)."""
-        rows, (_, channels, filters) = self._rows(inputs), self.shape
-        total, part = (
-            self.scratch.empty(("winograd", name), (WINDOW * WINDOW, channels, filters), self.dtype)
-            for name in ("total", "part")
-        )
+        rows, (total, part) = self._rows(inputs), self.sums
         for i, chunk in enumerate(self.chunks):
             chunk.transform_grads(grads)
             chunk.transform_inputs(rows)
@@ -137,14 +146,12 @@ class Winograd:
 
     def _rows(self, inputs: Array) -> Array:
         """Return the images with the rows that all tiles need, (4 TH + 2, W n C)."""
-        (height, width), top = self.size, self.before[0]
+        height, top = self.size[0], self.before[0]
         if self.fits:
             return inputs.reshape(height + 2, -1)
-        shape = (TILE * self.tiles[0] + 2, width * self.shape[0] * self.shape[1])
-        padded = self.scratch.zeros(("winograd rows", self.size, top), shape, self.dtype)
-        used = min(height, len(padded) - top)
-        padded[top : top + used] = inputs[1 : 1 + used].reshape(used, -1)
-        return padded
+        used = min(height, len(self.padded) - top)
+        self.padded[top : top + used] = inputs[1 : 1 + used].reshape(used, -1)
+        return self.padded
 
 
 class _Chunk:

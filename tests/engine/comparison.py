@@ -38,7 +38,7 @@ def by_chance(seed, threads=3):
     """Return what can stand for `run_on_threads`: threads, one at a time, take what there is to do in random order."""
     rng = np.random.default_rng(seed)
 
-    def run(work, count):
+    def run(work, count, _):
         for index in rng.permutation(count).tolist():
             work(int(rng.integers(threads)), index)
 

@@ -89,7 +89,7 @@ def test_a_plan_is_made_once_for_a_shape_and_a_purpose(made):
 
 
 def test_plans_are_forgotten_where_they_take_too_much_memory(made, monkeypatch):
-    monkeypatch.setattr(engine_module, "_PLANS_BYTES", 1)
+    monkeypatch.setattr("mlp.engine.memory._PLANS_BYTES", 1)
     ours, theirs = twins([Probe((1, 3, 4, 6)), *network()])
     for turn, n in enumerate([9, 5, 9, 5]):
         x, t = batch(n, turn)
@@ -102,8 +102,8 @@ def test_the_plan_that_was_not_in_use_for_longest_is_forgotten_first(made, monke
     engine, _ = twins(network())
     for n in (9, 4):
         engine.forward_backward(*batch(n))
-    size = sum(plan.executor.batch_memory() for plan in engine.plans())
-    monkeypatch.setattr(engine_module, "_PLANS_BYTES", size)
+    size = sum(plan.executor.batch_bytes for plan in engine.plans())
+    monkeypatch.setattr("mlp.engine.memory._PLANS_BYTES", size)
     engine.forward_backward(*batch(9))
     engine.forward_backward(*batch(3))
     engine.forward_backward(*batch(9))

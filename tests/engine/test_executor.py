@@ -85,7 +85,7 @@ def test_arrays_of_a_shard_are_views_of_its_memory():
     executor, phases = executor_of([Action(look, (), (a, b), "")], batch=7, ideal=4, dtype=np.float32)
     executor.run(phases)
     assert sorted(seen) == [(n, (5, 5, n, 2), (3, 5, n, 2), (3, 10 * n), (n, 4)) for n in (3, 4)]
-    assert executor.batch_memory() == 0
+    assert executor.batch_bytes == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -108,7 +108,7 @@ def test_what_lives_with_the_batch_is_counted():
     a, b = Value(MAP, (2, 3, 5)), Value(SUMS, (6,))
     actions = [Action(lambda s: None, (), (a, b), ""), Action(lambda batch: None, (a, b), (), "", whole=True)]
     executor, _ = executor_of(actions, batch=7, ideal=4)
-    assert executor.batch_memory() == 8 * (5 * 5 * 7 * 2 + 2 * 6)
+    assert executor.batch_bytes == 8 * (5 * 5 * 7 * 2 + 2 * 6)
     assert [flat.shape for flat in executor.flat(a)] == [(3, 40), (3, 30)]
 
 

@@ -96,12 +96,12 @@ def test_without_batch_normalisation_a_shard_goes_all_the_way_and_back_at_once()
 def test_a_plan_that_predicts_holds_no_memory_of_the_batch():
     for norm in (False, True):
         plan = Plan(network(norm=norm), SHAPE, np.float64, Purpose(stochastic=False, backward=False))
-        assert plan.executor.batch_memory() == 0
+        assert plan.executor.batch_bytes == 0
 
 
 def test_memory_grows_with_the_batch_and_the_bytes_of_a_number():
     def memory(batch, dtype):
-        return Plan(network(dtype), (batch, *SHAPE[1:]), dtype, TRAINING).executor.batch_memory()
+        return Plan(network(dtype), (batch, *SHAPE[1:]), dtype, TRAINING).executor.batch_bytes
 
     assert memory(8, np.float32) < memory(8, np.float64) < memory(16, np.float64)
 
@@ -144,14 +144,16 @@ def test_steps_stand_in_the_order_of_the_parameters(small_shards):
 def test_the_same_bits_come_out_whichever_thread_takes_a_part(seed, method, batch, monkeypatch, small_shards):
     """Threads, one at a time, take parts in random order; shards are of two sizes."""
     monkeypatch.setenv("MLP_CONV", method)
-    monkeypatch.setattr("mlp.engine.executor.run_on_threads", lambda work, count: [work(0, i) for i in range(count)])
+    monkeypatch.setattr(
+        "mlp.engine.executor.run_on_threads", lambda work, count, threads: [work(0, i) for i in range(count)]
+    )
     x, upstream = random(batch, *SHAPE[1:]), random(batch, 5, seed=1)
     expected_plan = Plan(network(), x.shape, np.float64, ALL)
     plan = Plan(network(), x.shape, np.float64, ALL)
     schedule = by_chance(seed)
     for _ in range(3):
         monkeypatch.setattr(
-            "mlp.engine.executor.run_on_threads", lambda work, count: [work(0, i) for i in range(count)]
+            "mlp.engine.executor.run_on_threads", lambda work, count, threads: [work(0, i) for i in range(count)]
         )
         expected = expected_plan.outputs(x), *expected_plan.gradients(upstream)
         monkeypatch.setattr("mlp.engine.executor.run_on_threads", schedule)

@@ -137,6 +137,7 @@ class Simulation:
         actions = [action._replace(run=self._acting(i)) for i, action in enumerate(draft.actions)]
         self.program = Program(actions, draft.kept, draft.breaks)
         self.executor = Executor(self.program, self.cut, np.float64)
+        self.executor.take_memory()
         for value in draft.kept:
             for shard, flat in enumerate(self.executor.flat(value)):
                 flat[...] = self.mark(value, -1, shard)

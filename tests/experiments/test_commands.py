@@ -331,10 +331,11 @@ def test_a_run_says_what_it_does(call, capsys, tiny_data, tmp_path):
     assert lines[0] == f"vgg08: 59,716 parameters, 28 training images of shapes (tests), on the cpu, into {path}"
     assert re.fullmatch(
         r"epoch 1/2  lr 1\.00e-03  train loss \d\.\d{3} acc \d+\.\d\d %  val loss \d\.\d{3} acc \d+\.\d\d %  \d+\.\d s",
-        lines[1],
+        lines[2],
     )
-    assert lines[2].startswith("epoch 2/2  ")
-    assert lines[3].startswith("model ")
+    assert lines[1].startswith("memory: ")
+    assert lines[3].startswith("epoch 2/2  ")
+    assert lines[4].startswith("model ")
     assert f"  {path / 'figures' / 'training_curves.png'}" in lines
     assert err == ""
 

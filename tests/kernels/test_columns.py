@@ -72,7 +72,7 @@ def problem(geometry, n=2, channels=2, filters=3, size=(8, 9), dtype=np.float64)
 
 def columns_of(geometry, x, w, scratch=None):
     shape = (len(x), x.shape[1], len(w))
-    return Columns(geometry, x.shape[2:], shape, x.dtype, Scratch() if scratch is None else scratch)
+    return Columns(geometry, x.shape[2:], shape, x.dtype, Scratch() if scratch is None else scratch, True)
 
 
 @pytest.mark.parametrize("geometry", FITTING, ids=str)

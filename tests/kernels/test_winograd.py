@@ -30,7 +30,7 @@ class Passes:
         out_size = ConvGeometry((3, 3), (1, 1), padding, (1, 1)).output_size(size)
         (top, _), (left, _) = padding
         (filters, channels), n = w.shape[:2], len(x)
-        self.forward = Winograd(size, out_size, (top, left), (n, channels, filters), x.dtype, scratch)
+        self.forward = Winograd(size, out_size, (top, left), (n, channels, filters), x.dtype, scratch, True)
         self.backward = Winograd(out_size, size, (2 - top, 2 - left), (n, filters, channels), x.dtype, scratch)
         self.g = random(n, filters, *out_size, seed=2, dtype=x.dtype)
 

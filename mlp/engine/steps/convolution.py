@@ -1,7 +1,7 @@
 """Convolution with its bias, on a shard."""
 
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -38,18 +38,22 @@ class ConvolutionStep(Step):
         self.method = choose_method(self.geometry, self.size)
         self.shape = (inputs.shape[0], layer.kernels.shape[0])
         self.outputs = Value(MAP, (self.shape[1], *self.geometry.output_size(self.size)))
-        self._known: dict[tuple[Scratch, int], ShardConvolution] = {}
+        self.trains, self.grads_wrt_inputs = False, cast(Value | None, None)
         builder.before.append(self._prepare)
+        builder.reserve.append(self._take_scratch)
+        numbers = WINDOW * WINDOW * prod(self.shape) if self.method == "winograd" else layer.kernels.size
+        self.num_bytes = int(numbers) * self.dtype.itemsize
         self.flops = 2 * prod(self.outputs.shape[1:]) * int(layer.kernels.size)
         builder.shard(self._forward, (inputs,), (self.outputs,), self.label, flops=self.flops)
         return self.outputs
 
     def backward(self, builder: Builder, grads: Value, need_inputs: bool) -> Value | None:
         """Add the backward pass."""
-        self.grads_value, places = grads, prod(self.geometry.kernel)
+        self.trains, self.grads_value, places = True, grads, prod(self.geometry.kernel)
         self.kernel_sums = Value(SUMS, (places, *self.shape))
         self.bias_sums = Value(SUMS, (self.shape[1],))
         self.grads_wrt_inputs = Value(MAP, self.inputs.shape) if need_inputs else None
+        self.num_bytes *= 2 if need_inputs and self.method == "winograd" else 1
         writes = (self.kernel_sums, self.bias_sums)
         builder.shard(self._backward_params, (self.inputs, grads), writes, self.label, flops=self.flops)
         if self.grads_wrt_inputs is not None:
@@ -60,10 +64,17 @@ class ConvolutionStep(Step):
     def _prepare(self) -> None:
         kernels = self.layer.turn(self.layer.kernels).astype(self.dtype, copy=False)
         if self.method == "winograd":
-            turned = kernels[:, :, ::-1, ::-1].swapaxes(0, 1)
-            self.matrices = [transformed_kernels(kernels), transformed_kernels(turned)]
+            both = [kernels, kernels[:, :, ::-1, ::-1].swapaxes(0, 1)]
+            self.matrices = [
+                transformed_kernels(each) for each in both[: 2 if self.grads_wrt_inputs is not None else 1]
+            ]
         else:
             self.matrices = [np.ascontiguousarray(kernels.transpose(2, 3, 1, 0)).reshape(-1, self.shape[1])]
+
+    def _take_scratch(self, shard: Shard) -> None:
+        self._kernel(shard)
+        if self.layer.biases is not None:
+            shard.row("biases", self.outputs, self.layer.biases)
 
     def _forward(self, shard: Shard) -> None:
         self._kernel(shard).outputs(shard.framed[self.inputs], shard.arrays[self.outputs])
@@ -93,11 +104,9 @@ class ConvolutionStep(Step):
             target[...] = value
 
     def _kernel(self, shard: Shard) -> ShardConvolution:
-        key = (shard.scratch, shard.n)
-        if key not in self._known:
-            kind = _WinogradConvolution if self.method == "winograd" else _ColumnsConvolution
-            self._known[key] = kind(self, shard)
-        return self._known[key]
+        kind = _WinogradConvolution if self.method == "winograd" else _ColumnsConvolution
+        kernel: ShardConvolution = shard.scratch.once((self, shard.n), lambda: kind(self, shard))
+        return kernel
 
 
 class _WinogradConvolution:
@@ -108,13 +117,16 @@ class _WinogradConvolution:
         (top, _), (left, _) = step.geometry.padding
         channels, filters = step.shape
         common: tuple[Any, Scratch] = (shard.dtype, shard.scratch)
-        self.forward = Winograd(size, out_size, (top, left), (shard.n, channels, filters), *common)
-        self.backward = Winograd(out_size, size, (2 - top, 2 - left), (shard.n, filters, channels), *common)
+        self.forward = Winograd(size, out_size, (top, left), (shard.n, channels, filters), *common, step.trains)
+        self.backward: Winograd | None = None
+        if step.grads_wrt_inputs is not None:
+            self.backward = Winograd(out_size, size, (2 - top, 2 - left), (shard.n, filters, channels), *common)
 
     def outputs(self, inputs: Array, outputs: Array) -> None:
         self.forward.correlate(inputs, self.step.matrices[0], outputs)
 
     def inputs_grad(self, grads: Array, framed_grads: Array, grads_wrt_inputs: Array) -> None:
+        assert self.backward is not None
         self.backward.correlate(framed_grads, self.step.matrices[1], grads_wrt_inputs)
 
     def kernels_grad(self, inputs: Array, grads: Array) -> Array:
@@ -126,7 +138,9 @@ class _ColumnsConvolution:
 
     def __init__(self, step: ConvolutionStep, shard: Shard) -> None:
         self.step = step
-        self.columns = Columns(step.geometry, step.size, (shard.n, *step.shape), shard.dtype, shard.scratch)
+        need_inputs = step.grads_wrt_inputs is not None
+        shape = (shard.n, *step.shape)
+        self.columns = Columns(step.geometry, step.size, shape, shard.dtype, shard.scratch, need_inputs)
 
     def outputs(self, inputs: Array, outputs: Array) -> None:
         self.columns.correlate(inputs, self.step.matrices[0], outputs)

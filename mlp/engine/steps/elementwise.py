@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mlp.backend import Array
 from mlp.engine.builder import Builder, Step
 from mlp.engine.executor import Shard
 from mlp.engine.program import Value
@@ -20,12 +21,14 @@ class ReluStep(Step):
         """Add the forward pass."""
         self.inputs, self.outputs = inputs, Value(inputs.kind, inputs.shape)
         builder.shard(self._forward, (inputs,), (self.outputs,), self.label, in_place=True)
+        builder.reserve.append(self._bent)
         return self.outputs
 
     def backward(self, builder: Builder, grads: Value, need_inputs: bool) -> Value | None:
         """Add the backward pass."""
         self.grads_value, self.grads_wrt_inputs = grads, Value(grads.kind, grads.shape)
         builder.shard(self._backward, (grads, self.outputs), (self.grads_wrt_inputs,), self.label, in_place=True)
+        builder.reserve.append(self._slopes)
         return self.grads_wrt_inputs
 
     @property
@@ -34,22 +37,26 @@ class ReluStep(Step):
         return self.layer.alpha if isinstance(self.layer, LeakyReluLayer) else 0.0
 
     def _forward(self, shard: Shard) -> None:
-        source, target = shard.flat[self.inputs], shard.flat[self.outputs]
+        source, bent = shard.flat[self.inputs], self._bent(shard)
         if self.alpha:
-            bent = np.multiply(source, self.alpha, out=shard.like(self.inputs))
-        else:
-            bent = shard.row("zero", self.inputs, _ZERO)
-        np.maximum(source, bent, out=target)
+            np.multiply(source, self.alpha, out=bent)
+        np.maximum(source, bent, out=shard.flat[self.outputs])
 
     def _backward(self, shard: Shard) -> None:
         outputs, alpha = shard.flat[self.outputs], self.alpha
-        slopes = shard.like(self.outputs)
-        positive = shard.like(self.outputs, bool)
+        slopes, positive, least = self._slopes(shard)
         np.greater(outputs, 0, out=positive)
         np.copyto(slopes, positive)
         if alpha:
-            np.maximum(slopes, shard.row("alpha", self.outputs, np.full(1, alpha, slopes.dtype)), out=slopes)
+            np.maximum(slopes, least, out=slopes)
         np.multiply(shard.flat[self.grads_value], slopes, out=shard.flat[self.grads_wrt_inputs])
+
+    def _bent(self, shard: Shard) -> Array:
+        return shard.like(self.inputs) if self.alpha else shard.row("zero", self.inputs, _ZERO)
+
+    def _slopes(self, shard: Shard) -> tuple[Array, Array, Array]:
+        least = shard.row("alpha", self.outputs, np.full(1, self.alpha, shard.dtype))
+        return shard.like(self.outputs), shard.like(self.outputs, bool), least
 
 
 class Sum:

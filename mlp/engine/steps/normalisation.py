@@ -13,6 +13,9 @@ _SAMPLE = 16
 """Pixels whose mean stands for that of a shard, to be taken off first."""
 
 
+_ROWS = "first", "scale", "shift", "beta", "slope", "constant"
+
+
 class BatchNormStep(Step):
     """y = gamma (x - mean) / std + beta.
 
@@ -39,6 +42,7 @@ class BatchNormStep(Step):
         else:
             builder.before.append(self._take_running)
         builder.shard(self._normalise, (self.centred,), (self.outputs,), self.label, in_place=True)
+        builder.reserve.append(self._take_scratch)
         return self.outputs
 
     def backward(self, builder: Builder, grads: Value, need_inputs: bool) -> Value | None:
@@ -50,6 +54,12 @@ class BatchNormStep(Step):
             return None
         builder.shard(self._backward, (grads, self.centred), (self.grads_wrt_inputs,), self.label, in_place=True)
         return self.grads_wrt_inputs
+
+    def _take_scratch(self, shard: Shard) -> None:
+        if self.training:
+            shard.like(self.inputs)
+        for name in _ROWS:
+            shard.row(name, self.inputs, self.layer.gamma)
 
     def _statistics(self, shard: Shard) -> None:
         source, flat, i = shard.flat[self.inputs], shard.flat[self.centred], shard.index

@@ -24,7 +24,11 @@ class AveragePoolingStep(Step):
         """Add the backward pass."""
         self.grads_value, self.grads_wrt_inputs = grads, Value(MAP, self.inputs.shape)
         builder.shard(self._backward, (grads,), (self.grads_wrt_inputs,), self.label)
+        builder.reserve.append(self._share)
         return self.grads_wrt_inputs
+
+    def _share(self, shard: Shard) -> Array:
+        return shard.like(self.grads_value).reshape(shard.arrays[self.grads_value].shape)
 
     def _forward(self, shard: Shard) -> None:
         outputs = shard.arrays[self.outputs]
@@ -36,7 +40,7 @@ class AveragePoolingStep(Step):
         outputs *= 1.0 / (self.rows * self.columns)
 
     def _backward(self, shard: Shard) -> None:
-        share = shard.like(self.grads_value).reshape(shard.arrays[self.grads_value].shape)
+        share = self._share(shard)
         np.multiply(shard.arrays[self.grads_value], 1.0 / (self.rows * self.columns), out=share)
         for pixels in self._pixels(shard.arrays[self.grads_wrt_inputs]):
             pixels[...] = share

@@ -1,0 +1,408 @@
+"""Memory: what a plan takes is known before, stays within a workspace, is found where it ran out, and does not grow."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mlp.engine import Engine, WorkspaceError
+from mlp.engine.executor import Executor
+from mlp.engine.memory import StateBefore
+from mlp.engine.plan import Plan, Purpose
+from mlp.errors import CrossEntropySoftmaxError
+from mlp.kernels.scratch import Measure, Scratch
+from mlp.layers import (
+    AffineLayer,
+    AveragePooling2DLayer,
+    BatchNormalizationLayer,
+    Convolution2DLayer,
+    DropoutLayer,
+    GlobalAveragePooling2DLayer,
+    Layer,
+    LeakyReluLayer,
+    MaxPooling2DLayer,
+    ReluLayer,
+    ResidualLayer,
+)
+from mlp.models import MultipleLayerModel
+
+from .comparison import assert_close, moved, random
+
+SHAPE = (29, 3, 12, 12)
+TRAINING, EVALUATION = Purpose(stochastic=True, backward=True), Purpose(stochastic=False, backward=False)
+
+
+def convolutional(dtype=np.float32, norm=True, padding=1):
+    norms = [moved(BatchNormalizationLayer(6))] if norm else []
+    parts = [
+        moved(Convolution2DLayer(3, 6, 3, padding=padding, bias=not norm)),
+        *norms,
+        LeakyReluLayer(),
+        ResidualLayer([moved(Convolution2DLayer(6, 6, 3, padding=1)), ReluLayer()]),
+        AveragePooling2DLayer(2),
+        moved(Convolution2DLayer(6, 8, 3, stride=2, padding=1)),
+        GlobalAveragePooling2DLayer(),
+        moved(AffineLayer(8, 5)),
+    ]
+    return [part.astype(dtype) for part in parts]
+
+
+def labels(batch=SHAPE[0], classes=5):
+    return np.arange(batch) % classes
+
+
+def an_engine(layers, **options):
+    return Engine(MultipleLayerModel(layers), CrossEntropySoftmaxError(), **options)
+
+
+@pytest.mark.parametrize("method", ["winograd", "im2col"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("purpose", [TRAINING, TRAINING._replace(need_inputs=True), EVALUATION], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_all_memory_is_known_before_a_plan_runs_and_taken_by_its_first_run(
+    purpose, norm, dtype, method, padding, small_shards, threads, monkeypatch
+):
+    monkeypatch.setenv("MLP_CONV", method)
+    threads(2)
+    plan = Plan(convolutional(dtype, norm, padding), SHAPE, dtype, purpose)
+    predicted = plan.num_bytes()
+    executor = plan.executor
+    assert len(set(executor.cut.sizes)) == 2  # shards of both sizes
+    executor.take_memory()
+    taken = [hand.scratch.sizes() for hand in executor._hands.values()]
+    for _ in range(2):
+        plan.outputs(random(*SHAPE, dtype=dtype))
+        if purpose.backward:
+            plan.gradients(random(SHAPE[0], 5, dtype=dtype))
+    assert [hand.scratch.sizes() for hand in executor._hands.values()] == taken
+    batch = sum(array.nbytes for arrays in executor._memory if arrays is not None for array in arrays)
+    kept = sum(array.nbytes for step in plan.steps for array in getattr(step, "matrices", []))
+    assert predicted == batch + kept + sum(hand.scratch.num_bytes() for hand in executor._hands.values())
+    assert predicted == plan.num_bytes()
+
+
+def test_a_plan_that_has_not_run_takes_nothing(monkeypatch):
+    """Not even where it would not fit into memory."""
+    plan = Plan(convolutional(), (10_000_000, *SHAPE[1:]), np.float32, TRAINING)
+    assert plan.num_bytes() > 1e11
+
+
+def test_a_measure_says_what_scratch_takes():
+    def use(scratch):
+        return [
+            scratch.empty("a", (3, 4), np.float32),
+            scratch.empty("a", (50,), np.float32),
+            scratch.empty("a", (2,), np.float64),
+            scratch.zeros("b", (7, 2), np.float64),
+            scratch.zeros("b", (7, 3), np.float64),
+        ]
+
+    measure = Measure()
+    measured = use(measure)
+    scratch = Scratch(measure.sizes())
+    first = use(scratch)
+    assert measure.sizes() == scratch.sizes()
+    assert measure.num_bytes() == scratch.num_bytes() == 50 * 4 + 16 + 35 * 8
+    assert [array.shape for array in measured] == [array.shape for array in first]
+    assert first[0].base is first[1].base  # the room for the largest was there from the first
+    assert not first[3].any()
+
+
+CHILD = """
+import os, json, sys, resource
+import numpy as np
+from mlp.engine import Engine
+from mlp.errors import CrossEntropySoftmaxError
+from mlp.models import vgg
+
+def status(name):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+"""
+
+
+def child(code, **environment):
+    """Run Python code, with the names of CHILD; return (what it printed last, as JSON, and its log)."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CHILD + code],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env=os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"} | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("blocks", "norm", "residual", "batch"), [(0, False, False, 100), (5, False, False, 50), (0, True, True, 100)]
+)
+def test_the_predicted_peak_is_within_ten_percent_of_the_measured(blocks, norm, residual, batch):
+    found, _ = child(
+        f"""
+engine = Engine(vgg({blocks}, {norm}, {residual}, 32, 100, rng=np.random.default_rng(0)), CrossEntropySoftmaxError())
+images = np.random.default_rng(0).standard_normal(({batch}, 32, 32, 3)).astype(np.float32).transpose(0, 3, 1, 2)
+engine.model.fprop(images[:2])  # what the libraries take for themselves
+predicted = engine.memory(images.shape)
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak counts from here
+before = status("VmRSS")
+for _ in range(3):
+    engine.forward_backward(images, np.arange({batch}))
+print(json.dumps([predicted, status("VmHWM") - before]))
+""",
+        MLP_NUM_THREADS="2",
+    )
+    predicted, measured = found
+    assert abs(predicted / measured - 1) < 0.1, found
+
+
+def test_memory_counts_outputs_and_gradients_and_knows_no_layers_of_a_user():
+    layers = convolutional()
+    engine = an_engine(layers)
+    step, evaluation = engine.memory(SHAPE), engine.memory(SHAPE, training=False)
+    engine.forward_backward(random(*SHAPE, dtype=np.float32), labels())
+    (plan,) = engine.plans_in_use()
+    params = sum(param.nbytes for param in engine.params)
+    assert step == plan.num_bytes() + params + SHAPE[0] * 5 * 4
+    engine.predict(random(*SHAPE, dtype=np.float32))
+    (other,) = engine.plans_in_use()
+    assert evaluation == other.num_bytes() + SHAPE[0] * 5 * 4
+    assert len(engine.plans()) == 2  # those that `memory` made
+    assert an_engine(layers, kind="layers").memory(SHAPE) is None
+    assert an_engine([*convolutional()[:3], DropoutLayer(), *convolutional()[3:]]).memory(SHAPE) is None
+
+
+def bits(step):
+    return [step.loss, *(array.tobytes() for array in (step.outputs, *step.grads))]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.0])
+def test_a_workspace_bounds_plans_and_gives_the_same_bits_on_any_number_of_threads(share, threads):
+    x = random(64, 3, 12, 12, dtype=np.float32)
+    threads(2)
+    free = an_engine(convolutional(norm=False))
+    wanted = free.forward_backward(x, labels(64))
+    (plan,) = free.plans()
+    least = Plan(convolutional(norm=False), x.shape, np.float32, TRAINING, free.error, 1).num_bytes(1)
+    bound = int(least + share * (plan.num_bytes(os.cpu_count()) - least))
+    found = []
+    for count in (1, 2, 3):
+        threads(count)
+        engine = an_engine(convolutional(norm=False), workspace=bound)
+        step = engine.forward_backward(x, labels(64))
+        (bounded,) = engine.plans()
+        executor = bounded.executor
+        assert bounded.num_bytes() <= bound
+        assert executor.batch_bytes + sum(hand.scratch.num_bytes() for hand in executor._hands.values()) <= bound
+        assert bounded.shard_size < plan.shard_size or share == 0.9
+        found.append(bits(step))
+        for one, other in zip(step.grads, wanted.grads, strict=True):
+            assert_close(one, other)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_workspace_that_is_too_small_is_said_with_what_is_needed():
+    engine = an_engine(convolutional(), workspace=100_000)
+    with pytest.raises(WorkspaceError, match=r"batch of shape \(29, 3, 12, 12\) needs [\d.]+ MB .* has 0\.1 MB for it"):
+        engine.forward_backward(random(*SHAPE, dtype=np.float32), labels())
+
+
+def test_the_least_that_an_error_names_is_enough():
+    x = random(*SHAPE, dtype=np.float32)
+    with pytest.raises(WorkspaceError) as caught:
+        an_engine(convolutional(), workspace=100_000).forward_backward(x, labels())
+    needed = float(re.search(r"needs ([\d.]+) MB", str(caught.value))[1])
+    an_engine(convolutional(), workspace=int(needed * 1e6) + 50_000).forward_backward(x, labels())
+
+
+def test_a_workspace_holds_for_all_plans_together():
+    x = random(*SHAPE, dtype=np.float32)
+    free = an_engine(convolutional())
+    step, evaluation = free.memory(SHAPE), free.memory(SHAPE, training=False)
+    engine = an_engine(convolutional(), workspace=max(step, evaluation) + 1000)
+    for _ in range(2):
+        engine.forward_backward(x, labels())
+        engine.predict(x)
+        assert sum(plan.num_bytes() for plan in engine.plans()) <= max(step, evaluation) + 1000
+    roomy = an_engine(convolutional(), workspace=step + evaluation)
+    roomy.forward_backward(x, labels())
+    roomy.predict(x)
+    assert len(roomy.plans()) == 2
+
+
+@pytest.mark.parametrize("workspace", [0, -1, 1.5, True, "8"])
+def test_a_workspace_is_a_whole_number_of_bytes(workspace):
+    with pytest.raises((TypeError, ValueError), match=r"Engine: workspace is .*, expected a whole number >= 1"):
+        an_engine(convolutional(), workspace=workspace)
+
+
+def test_layers_by_their_own_passes_have_no_workspace():
+    with pytest.raises(ValueError, match="workspace 1000, which are for plans"):
+        an_engine(convolutional(), kind="layers", workspace=1000)
+
+
+class Mine(Layer):
+    """A layer that plans do not know."""
+
+    def fprop(self, inputs):
+        return 1.5 * inputs
+
+    def bprop(self, inputs, outputs, grads_wrt_outputs):
+        return 1.5 * grads_wrt_outputs
+
+
+def remembering():
+    """Running statistics, two random streams, and plans below and above a layer that is not planned."""
+    return [
+        moved(Convolution2DLayer(3, 6, 3, padding=1)),
+        moved(BatchNormalizationLayer(6)),
+        LeakyReluLayer(),
+        DropoutLayer(rng=np.random.RandomState(1), incl_prob=0.7),
+        Mine(),
+        moved(Convolution2DLayer(6, 6, 3, padding=1)),
+        moved(BatchNormalizationLayer(6)),
+        DropoutLayer(rng=np.random.default_rng(2), incl_prob=0.7),
+        MaxPooling2DLayer(size=2),
+        GlobalAveragePooling2DLayer(),
+        moved(AffineLayer(6, 5)),
+    ]
+
+
+def scarce(monkeypatch, most, fails_in="take_memory"):
+    """Let memory run out for shards of more than `most` examples; return the sizes that were tried."""
+    tried, original = [], getattr(Executor, fails_in)
+
+    def method(self, *arguments):
+        tried.append(self.cut.sizes[0])
+        if self.cut.sizes[0] > most:
+            raise MemoryError("Unable to allocate 1 TiB")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Executor, fails_in, method)
+    return tried
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+@pytest.mark.parametrize("fails_in", ["take_memory", "total"])
+def test_where_memory_runs_out_the_step_is_repeated_with_smaller_shards(most, fails_in, monkeypatch, caplog):
+    """As if they had been so small from the start, to the bit: also running statistics and random streams."""
+    x = random(*SHAPE, dtype=np.float64)
+    engine = an_engine(remembering())
+    with monkeypatch.context() as patch:
+        tried = scarce(patch, most, fails_in)
+        steps = [engine.forward_backward(x, labels()) for _ in range(2)]
+    assert max(tried) > most
+    last = tried[-1]
+    assert last <= most
+    smaller = an_engine(remembering())
+    smaller._plans.most = last
+    wanted = [smaller.forward_backward(x, labels()) for _ in range(2)]
+    assert [bits(step) for step in steps] == [bits(step) for step in wanted]
+    for (name, one), (_, other) in zip(
+        engine.model.named_arrays().items(), smaller.model.named_arrays().items(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len({size for size in tried if size > most})
+    assert all(
+        "Memory ran out (Unable to allocate 1 TiB). The step is repeated with shards of" in line for line in lines
+    )
+
+
+def test_an_evaluation_is_repeated_too(monkeypatch, caplog):
+    x = random(*SHAPE, dtype=np.float64)
+    wanted = an_engine(remembering()).predict(x)
+    scarce(monkeypatch, 2)
+    assert_close(an_engine(remembering()).predict(x), wanted)
+    assert len(caplog.records) > 0
+
+
+def test_where_not_even_shards_of_one_example_fit_the_error_comes_out_and_nothing_has_changed(monkeypatch):
+    engine = an_engine(remembering())
+    before = copy.deepcopy(engine.model)
+    scarce(monkeypatch, 0)
+    with pytest.raises(MemoryError, match="1 TiB"):
+        engine.forward_backward(random(*SHAPE), labels())
+    for (name, one), (_, other) in zip(engine.model.named_arrays().items(), before.named_arrays().items(), strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+def test_the_state_of_layers_inside_containers_is_put_back():
+    model = MultipleLayerModel([ResidualLayer([BatchNormalizationLayer(4), DropoutLayer(np.random.RandomState(3))])])
+    norm, dropout = model.layers[0].layers
+    before = StateBefore(model.layers)
+    first = model.fprop(random(5, 4))[-1]
+    changed = norm.running_mean.copy()
+    before.put_back()
+    assert not np.array_equal(changed, norm.running_mean)
+    np.testing.assert_array_equal(model.fprop(random(5, 4))[-1], first)
+    np.testing.assert_array_equal(norm.running_mean, changed)
+    assert dropout.rng is not None
+
+
+@on_linux
+def test_with_too_little_address_space_training_goes_on_with_smaller_shards():
+    """The system itself says no: RLIMIT_AS stands where all but a part of the memory of a step fits."""
+    code = """
+model = vgg(5, False, False, 32, 100, rng=np.random.default_rng(0))
+engine = Engine(model, CrossEntropySoftmaxError())
+images = np.random.default_rng(0).standard_normal((100, 32, 32, 3)).astype(np.float32).transpose(0, 3, 1, 2)
+engine.model.fprop(images[:2])
+if SHARE:
+    most = status("VmSize") + int(SHARE * engine.memory(images.shape))
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+step = engine.forward_backward(images, np.arange(100))
+print(json.dumps([step.loss, [float(grad.sum()) for grad in step.grads], engine.plans()[0].shard_size]))
+"""
+    (loss, grads, size), log = child("SHARE = 0\n" + code, MLP_NUM_THREADS="1")
+    assert "Memory ran out" not in log
+    (lean_loss, lean_grads, lean_size), log = child("SHARE = 0.7\n" + code, MLP_NUM_THREADS="1")
+    assert "Memory ran out (Unable to allocate" in log
+    assert lean_size < size
+    np.testing.assert_allclose(lean_loss, loss, rtol=1e-5)
+    np.testing.assert_allclose(lean_grads, grads, rtol=1e-3, atol=1e-4 * np.abs(grads).max())
+
+
+@on_linux
+def test_ten_thousand_steps_take_no_more_memory_than_a_few_hundred():
+    """Within 1 MiB."""
+    grown, _ = child(
+        """
+from mlp.layers import *
+from mlp.learning_rules import AdamLearningRule
+from mlp.models import MultipleLayerModel
+from mlp.optimisers import train_step
+rng = np.random.RandomState(0)
+layers = [
+    Convolution2DLayer(2, 3, 3, padding=1), BatchNormalizationLayer(3), LeakyReluLayer(),
+    ResidualLayer([Convolution2DLayer(3, 3, 3, padding=1)]), DropoutLayer(rng), MaxPooling2DLayer(size=2),
+    GlobalAveragePooling2DLayer(), AffineLayer(3, 4),
+]
+engine = Engine(MultipleLayerModel(layers), CrossEntropySoftmaxError())
+rule = AdamLearningRule()
+rule.initialise(engine.params)
+images = [rng.standard_normal((n, 2, 4, 4)) for n in (6, 5)]
+sizes = []
+for step in range(10_301):
+    batch = images[step % 10 == 9]
+    train_step(engine, rule, batch, np.arange(len(batch)) % 4)
+    if step % 100 == 0:
+        engine.predict(batch)
+    if step in (300, 10_300):
+        sizes.append(status("VmRSS"))
+print(json.dumps(sizes[1] - sizes[0]))
+""",
+        MLP_NUM_THREADS="2",
+    )
+    assert grown <= 2**20, f"{grown / 2**20:.2f} MiB"
