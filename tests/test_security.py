@@ -122,13 +122,14 @@ def test_an_archive_leaves_no_file_behind(tmp_path, monkeypatch, name):
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
-def test_every_address_is_https_and_every_file_has_its_md5():
+def test_every_address_is_https_and_every_file_has_its_checksums():
     files = [form.archive for forms in cifar.FORMS.values() for form in forms] + list(IDX_FILES.values())
     assert len(files) == 8
     for file in files:
         assert isinstance(file, RemoteFile)
         assert file.url.startswith("https://")
         assert re.fullmatch(r"[0-9a-f]{32}", file.md5)
+        assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
     assert [path for path in SOURCES if "http://" in path.read_text()] == []
 
 

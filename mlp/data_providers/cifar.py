@@ -50,15 +50,21 @@ class _Form(NamedTuple):
         return self._replace(names=names, label="coarse_labels", label_at=0)
 
 
-def _archive(name: str, size: int, md5: str) -> RemoteFile:
-    return RemoteFile(name, SERVER + name, size, md5)
+def _archive(name: str, size: int, md5: str, sha256: str) -> RemoteFile:
+    """Return an archive: the MD5 is the authors', the SHA-256 from TensorFlow Datasets (binary) or Keras (Python)."""
+    return RemoteFile(name, SERVER + name, size, md5, sha256)
 
 
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 FORMS = {
     "cifar100": (
         _Form(
-            _archive("cifar-100-binary.tar.gz", 168_513_733, "03b5dce01913d631647c71ecec9e9cb8"),
+            _archive(
+                "cifar-100-binary.tar.gz",
+                168_513_733,
+                "03b5dce01913d631647c71ecec9e9cb8",
+                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+            ),
             "cifar-100-binary",
             ("train.bin",),
             ("test.bin",),
@@ -67,7 +73,12 @@ FORMS = {
             header=2,
         ),
         _Form(
-            _archive("cifar-100-python.tar.gz", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"),
+            _archive(
+                "cifar-100-python.tar.gz",
+                169_001_437,
+                "eb9058c3a382ffc7106e4002c42a8d85",
+                "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+            ),
             "cifar-100-python",
             ("train",),
             ("test",),
@@ -77,7 +88,12 @@ FORMS = {
     ),
     "cifar10": (
         _Form(
-            _archive("cifar-10-binary.tar.gz", 170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
+            _archive(
+                "cifar-10-binary.tar.gz",
+                170_052_171,
+                "c32a1d4ab5d03f1284b67883e8d87530",
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            ),
             "cifar-10-batches-bin",
             tuple(f"{name}.bin" for name in _BATCHES),
             ("test_batch.bin",),
@@ -85,7 +101,12 @@ FORMS = {
             "labels",
         ),
         _Form(
-            _archive("cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a"),
+            _archive(
+                "cifar-10-python.tar.gz",
+                170_498_071,
+                "c58f30108f718f92721af3b95e74349a",
+                "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            ),
             "cifar-10-batches-py",
             _BATCHES,
             ("test_batch",),
@@ -162,12 +183,12 @@ def _fetch_cifar(dataset: str, data_dir: str | Path | None, download: bool, quie
 def _how_to_get(dataset: str, data_dir: str | Path | None, reason: str) -> str:
     looked = "\n".join(f"    {folder.absolute()}" for folder in search_folders(data_dir))
     files = "\n".join(
-        f"    {form.archive.url}\n"
-        f"        {form.archive.size:,} bytes, MD5 {form.archive.md5}; or its unpacked folder {form.folder}/"
+        f"    {form.archive.url}\n        {form.archive.described()}; or its unpacked folder {form.folder}/"
         for form in FORMS[dataset]
     )
     return (
         f"{dataset} was not found. {reason}\nLooked in:\n{looked}\nPut one of these there, by hand:\n{files}\n"
+        f"and see that it is whole: python -m mlp.experiments data check {dataset}\n"
         f"On a machine with internet: python -m mlp.experiments data fetch {dataset}\n"
         f"Without internet, on built-in data: add --dataset shapes, or --dataset digits"
     )

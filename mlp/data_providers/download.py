@@ -17,12 +17,25 @@ TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 
 
 class RemoteFile(NamedTuple):
-    """A file on a server: its name, its address, its size in bytes (None: not known) and its MD5."""
+    """A file on a server: its name, its address, its size in bytes (None: not known), its MD5 and its SHA-256.
+
+    The SHA-256 is None where no source has published one.
+    """
 
     name: str
     url: str
     size: int | None
     md5: str
+    sha256: str | None = None
+
+    def sums(self) -> dict[str, str]:
+        """Return the file's known checksums, by the names of their algorithms."""
+        return {"MD5": self.md5} | ({"SHA-256": self.sha256} if self.sha256 else {})
+
+    def described(self) -> str:
+        """Return how one can know the file, in words."""
+        size = "" if self.size is None else f"{self.size:,} bytes, "
+        return size + ", ".join(f"{name} {value}" for name, value in self.sums().items())
 
 
 def user_cache() -> Path:
@@ -43,20 +56,25 @@ def find_file(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 
 def check_file(path: Path, remote: RemoteFile) -> None:
-    """Raise DataDamagedError unless the file at `path` has the size and the MD5 of `remote`."""
+    """Raise DataDamagedError unless the file at `path` has the size and all the checksums of `remote`."""
+    if found := _difference(path, remote):
+        raise DataDamagedError(f"{path} {found}. It was left as it is; remove it and fetch it again, from {remote.url}")
+
+
+def _difference(path: Path, remote: RemoteFile) -> str:
+    """Return what a file has and `remote` has not, as the rest of a sentence, or an empty string; read it once."""
     size = path.stat().st_size
     if remote.size is not None and size != remote.size:
-        raise DataDamagedError(
-            f"{path} has {size:,} bytes, expected {remote.size:,}: it is truncated or another file. "
-            f"It was left as it is; remove it and fetch it again, from {remote.url}"
-        )
+        return f"has {size:,} bytes, expected {remote.size:,}: it is truncated or another file"
+    expected = remote.sums()
+    machines = {name: hashlib.new(name.replace("-", ""), usedforsecurity=name != "MD5") for name in expected}
     with path.open("rb") as stream:
-        md5 = hashlib.file_digest(stream, "md5").hexdigest()
-    if md5 != remote.md5:
-        raise DataDamagedError(
-            f"{path} has MD5 {md5}, expected {remote.md5}: it is damaged or another file. "
-            f"It was left as it is; remove it and fetch it again, from {remote.url}"
-        )
+        while block := stream.read(1 << 20):
+            for machine in machines.values():
+                machine.update(block)
+    found = {name: machine.hexdigest() for name, machine in machines.items()}
+    wrong = [f"{name} {found[name]}, expected {expected[name]}" for name in expected if found[name] != expected[name]]
+    return f"has {' and '.join(wrong)}: it is damaged or another file" if wrong else ""
 
 
 def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -> Path:
@@ -64,8 +82,8 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
 
     Of processes that ask for one file at a time, one downloads it, and the others wait for that.
     An interrupted download stays as NAME.part and is gone on with, also by a later call. The file appears under its
-    name only whole and with the right MD5; a wrong one is left as NAME.damaged. Raises DataMissingError where the file
-    cannot be had, DataDamagedError where it is wrong.
+    name only whole and with the right checksums; a wrong one is left as NAME.damaged. Raises DataMissingError where the
+    file cannot be had, DataDamagedError where it is wrong.
     """
     folder = folder or user_cache()
     target, part = folder / remote.name, folder / f"{remote.name}.part"

@@ -23,14 +23,35 @@ MAX_IDX = 100_000_000
 
 SERVER = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 IDX_FILES = {
-    name: RemoteFile(name, SERVER + name, size, md5)
-    for name, size, md5 in (
-        ("train-images-idx3-ubyte.gz", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-        ("train-labels-idx1-ubyte.gz", 28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
-        ("t10k-images-idx3-ubyte.gz", 1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
-        ("t10k-labels-idx1-ubyte.gz", 4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
+    name: RemoteFile(name, SERVER + name, size, md5, sha256)
+    for name, size, md5, sha256 in (
+        (
+            "train-images-idx3-ubyte.gz",
+            9_912_422,
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        ),
+        (
+            "train-labels-idx1-ubyte.gz",
+            28_881,
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        ),
+        (
+            "t10k-images-idx3-ubyte.gz",
+            1_648_877,
+            "9fb629c4189551a2d022fa330f9573f3",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        ),
+        (
+            "t10k-labels-idx1-ubyte.gz",
+            4_542,
+            "ec29112dd5afa0611ce80d1b7f02629c",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
     )
 }
+"""MD5s from torchvision, whose server this is; SHA-256s from TensorFlow Datasets, of files of these names and sizes."""
 MAX_NPZ = 400_000_000
 """Bytes of an array in the coursework's files: 50,000 images in float64 have 314 million."""
 PARTS = {

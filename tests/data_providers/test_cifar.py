@@ -121,9 +121,10 @@ def archive_bytes(dataset, form, files=None):
 
 
 def expect_archive(monkeypatch, dataset, form, data):
-    """Make `data` the official archive, by its size and its MD5."""
+    """Make `data` the official archive, by its size and its checksums."""
     forms = list(cifar.FORMS[dataset])
-    archive = forms[form].archive._replace(size=len(data), md5=hashlib.md5(data).hexdigest())
+    sums = {"md5": hashlib.md5(data).hexdigest(), "sha256": hashlib.sha256(data).hexdigest()}
+    archive = forms[form].archive._replace(size=len(data), **sums)
     forms[form] = forms[form]._replace(archive=archive)
     monkeypatch.setitem(cifar.FORMS, dataset, tuple(forms))
 
@@ -290,9 +291,10 @@ def test_what_is_missing_is_told_with_all_that_helps(places, dataset, get):
     for form in cifar.FORMS[dataset]:
         assert form.archive.url in text
         assert f"{form.archive.size:,} bytes" in text
-        assert form.archive.md5 in text
+        assert f"MD5 {form.archive.md5}, SHA-256 {form.archive.sha256}" in text
         assert f"{form.folder}/" in text
     assert f"python -m mlp.experiments data fetch {dataset}" in text
+    assert f"python -m mlp.experiments data check {dataset}" in text
     assert "--dataset shapes" in text
     assert "--dataset digits" in text
     assert ("no network" in text) == get
@@ -300,14 +302,28 @@ def test_what_is_missing_is_told_with_all_that_helps(places, dataset, get):
 
 
 def test_the_official_archives_are_known():
-    known = {
-        form.archive.name: (form.archive.size, form.archive.md5) for forms in cifar.FORMS.values() for form in forms
-    }
+    known = {form.archive.name: form.archive[2:] for forms in cifar.FORMS.values() for form in forms}
     assert known == {
-        "cifar-100-binary.tar.gz": (168_513_733, "03b5dce01913d631647c71ecec9e9cb8"),
-        "cifar-100-python.tar.gz": (169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"),
-        "cifar-10-binary.tar.gz": (170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
-        "cifar-10-python.tar.gz": (170_498_071, "c58f30108f718f92721af3b95e74349a"),
+        "cifar-100-binary.tar.gz": (
+            168_513_733,
+            "03b5dce01913d631647c71ecec9e9cb8",
+            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        ),
+        "cifar-100-python.tar.gz": (
+            169_001_437,
+            "eb9058c3a382ffc7106e4002c42a8d85",
+            "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        ),
+        "cifar-10-binary.tar.gz": (
+            170_052_171,
+            "c32a1d4ab5d03f1284b67883e8d87530",
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ),
+        "cifar-10-python.tar.gz": (
+            170_498_071,
+            "c58f30108f718f92721af3b95e74349a",
+            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        ),
     }
 
 
@@ -345,13 +361,15 @@ def test_an_archive_of_another_size_is_damaged(places, monkeypatch, dataset, for
     assert_damaged(dataset, path, "bytes, expected")
 
 
+@pytest.mark.parametrize("checksum", ["md5", "sha256"])
 @every_kind
-def test_an_archive_of_another_md5_is_damaged(places, monkeypatch, dataset, form):
+def test_an_archive_of_another_checksum_is_damaged(places, monkeypatch, dataset, form, checksum):
+    """Each checksum counts, also where the other one is right."""
     path = write_archive(monkeypatch, places[1], dataset, form)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    assert_damaged(dataset, path, "MD5")
+    forms = list(cifar.FORMS[dataset])
+    forms[form] = forms[form]._replace(archive=forms[form].archive._replace(**{checksum: "0"}))
+    monkeypatch.setitem(cifar.FORMS, dataset, tuple(forms))
+    assert_damaged(dataset, path, f"{path.name} has {'MD5' if checksum == 'md5' else 'SHA-256'}")
 
 
 @every_kind

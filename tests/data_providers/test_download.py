@@ -21,6 +21,10 @@ from mlp.data_providers.download import ATTEMPTS, RemoteFile, check_file, find_f
 DATA = np.random.default_rng(0).bytes(1_500_000)
 
 
+def sums(data):
+    return {"md5": hashlib.md5(data).hexdigest(), "sha256": hashlib.sha256(data).hexdigest()}
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
@@ -70,9 +74,7 @@ class Server(HTTPServer):
         self.watched, self.part = watched, watched.with_name(f"{watched.name}.part")
 
     def remote(self, **changes):
-        remote = RemoteFile(
-            "file.bin", f"http://127.0.0.1:{self.server_port}/file.bin", len(DATA), hashlib.md5(DATA).hexdigest()
-        )
+        remote = RemoteFile("file.bin", f"http://127.0.0.1:{self.server_port}/file.bin", len(DATA), **sums(DATA))
         return remote._replace(**changes)
 
 
@@ -122,7 +124,7 @@ def test_a_file_of_unknown_size_can_be_had(server, folder):
 
 def test_an_empty_file_can_be_had(server, folder):
     server.data = b""
-    fetch(server.remote(size=0, md5=hashlib.md5(b"").hexdigest()), folder, quiet=True)
+    fetch(server.remote(size=0, **sums(b"")), folder, quiet=True)
     assert_whole(folder, b"")
 
 
@@ -268,7 +270,7 @@ def test_a_folder_that_cannot_be_made_is_a_missing_file(server, folder):
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
 def test_a_gz_file_that_the_server_calls_encoded_arrives_as_it_is(server, folder, encoding):
     server.data, server.encoding = gzip.compress(DATA, 1, mtime=0), encoding
-    remote = server.remote(size=len(server.data), md5=hashlib.md5(server.data).hexdigest())
+    remote = server.remote(size=len(server.data), **sums(server.data))
     fetch(remote, folder, quiet=True)
     assert_whole(folder, server.data)
 
@@ -288,9 +290,9 @@ import sys
 from pathlib import Path
 from mlp.data_providers.download import RemoteFile, fetch
 print("ready", flush=True)
-name, url, size, md5, folder = sys.stdin.readline().split()
+name, url, size, *sums, folder = sys.stdin.readline().split()
 print("asking", flush=True)
-print(fetch(RemoteFile(name, url, int(size), md5), Path(folder), quiet=True))
+print(fetch(RemoteFile(name, url, int(size), *sums), Path(folder), quiet=True))
 """
 
 
@@ -339,18 +341,31 @@ def test_a_process_that_is_killed_leaves_the_download_to_the_next(server, folder
     assert_whole(folder)
 
 
-def test_check_file_looks_at_size_and_md5(tmp_path):
+def test_check_file_looks_at_size_and_all_checksums(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"abc")
-    right = RemoteFile("x", "http://host/x", 3, hashlib.md5(b"abc").hexdigest())
+    right = RemoteFile("x", "http://host/x", 3, **sums(b"abc"))
     check_file(path, right)
     check_file(path, right._replace(size=None))
+    check_file(path, right._replace(sha256=None))
     with pytest.raises(DataDamagedError, match="3 bytes, expected 4"):
         check_file(path, right._replace(size=4))
-    for size in (3, None):
-        with pytest.raises(DataDamagedError, match=f"MD5 {right.md5}, expected {'0' * 32}"):
-            check_file(path, right._replace(size=size, md5="0" * 32))
+    none = {"md5": "0" * 32, "sha256": "1" * 64}
+    md5, sha256 = f"MD5 {right.md5}, expected {none['md5']}", f"SHA-256 {right.sha256}, expected {none['sha256']}"
+    for wrong, found in (("md5",), md5), (("sha256",), sha256), (("md5", "sha256"), f"{md5} and {sha256}"):
+        with pytest.raises(DataDamagedError, match=f"x has {found}: it is damaged or another file. It was left as it"):
+            check_file(path, right._replace(**{name: none[name] for name in wrong}))
     assert path.read_bytes() == b"abc"
+
+
+def test_all_checksums_are_made_in_one_reading(tmp_path, monkeypatch):
+    path = tmp_path / "file.bin"
+    path.write_bytes(DATA)
+    opened = []
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode: opened.append(path) or real(path, *mode))
+    check_file(path, RemoteFile("file.bin", "http://host/file.bin", len(DATA), **sums(DATA)))
+    assert opened == [path]
 
 
 def test_the_folders_looked_in_come_in_order(monkeypatch, tmp_path):

@@ -48,9 +48,10 @@ def write_idx(place, images, labels, prefix="t10k"):
 
 
 def write_gz(monkeypatch, place, name, data):
-    """Write a packed file and make it the official one, by its size and its MD5."""
+    """Write a packed file and make it the official one, by its size and its checksums."""
     name, packed = f"{name}.gz", gzip.compress(data, mtime=0)
-    official = mnist.IDX_FILES[name]._replace(size=len(packed), md5=hashlib.md5(packed).hexdigest())
+    sums = {"md5": hashlib.md5(packed).hexdigest(), "sha256": hashlib.sha256(packed).hexdigest()}
+    official = mnist.IDX_FILES[name]._replace(size=len(packed), **sums)
     monkeypatch.setitem(mnist.IDX_FILES, name, official)
     (place / name).write_bytes(packed)
     return place / name
@@ -205,11 +206,27 @@ def test_what_is_missing_is_told_with_all_that_helps(place, tmp_path, which_set)
 
 
 def test_the_official_files_are_known():
-    assert {name: (file.size, file.md5) for name, file in mnist.IDX_FILES.items()} == {
-        "train-images-idx3-ubyte.gz": (9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-        "train-labels-idx1-ubyte.gz": (28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
-        "t10k-images-idx3-ubyte.gz": (1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
-        "t10k-labels-idx1-ubyte.gz": (4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
+    assert {name: file[2:] for name, file in mnist.IDX_FILES.items()} == {
+        "train-images-idx3-ubyte.gz": (
+            9_912_422,
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        ),
+        "train-labels-idx1-ubyte.gz": (
+            28_881,
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        ),
+        "t10k-images-idx3-ubyte.gz": (
+            1_648_877,
+            "9fb629c4189551a2d022fa330f9573f3",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        ),
+        "t10k-labels-idx1-ubyte.gz": (
+            4_542,
+            "ec29112dd5afa0611ce80d1b7f02629c",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
     }
     for name, file in mnist.IDX_FILES.items():
         assert file.url.endswith(f"/{name}")
@@ -393,6 +410,16 @@ def test_a_damaged_packed_file_is_told(place, monkeypatch, name):
     ):
         path.write_bytes(other)
         assert_damaged(path, match)
+
+
+@pytest.mark.parametrize("checksum", ["md5", "sha256"])
+@pytest.mark.parametrize("name", [IMAGES, LABELS])
+def test_each_checksum_of_a_packed_file_counts(place, monkeypatch, name, checksum):
+    images, labels = digits()
+    write_gz(monkeypatch, place, IMAGES, idx(images))
+    write_gz(monkeypatch, place, LABELS, idx(labels))
+    monkeypatch.setitem(mnist.IDX_FILES, f"{name}.gz", mnist.IDX_FILES[f"{name}.gz"]._replace(**{checksum: "0"}))
+    assert_damaged(place / f"{name}.gz", f"has {'MD5' if checksum == 'md5' else 'SHA-256'}")
 
 
 def test_a_damaged_download_is_told_as_damage(monkeypatch):
