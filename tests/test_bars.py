@@ -15,7 +15,7 @@ from mlp.optimisers import Scores
 
 tqdm = pytest.importorskip("tqdm.auto").tqdm
 
-USERS = ("optimisers.py", "data_providers/download.py", "experiments/progress.py")
+USERS = ("optimisers.py", "data_providers/transfer.py", "experiments/progress.py")
 BARS = ("bar", "batches")
 
 

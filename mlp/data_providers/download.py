@@ -1,4 +1,4 @@
-"""Where data files are looked for, and downloads that go on where they stopped."""
+"""Where data files are looked for, how they are checked, and downloads that go on where they stopped."""
 
 import hashlib
 import os
@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pooch
-import requests
 
-from mlp.bars import progress_bar
 from mlp.data_providers.base import DataDamagedError, DataMissingError
-from mlp.files import MORE, NEW, FolderLock, Output, make_folder, rename, warn
-
-ATTEMPTS = 5
-TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
+from mlp.data_providers.transfer import BLOCK, TransferError, transfer
+from mlp.files import FolderLock, make_folder, rename, warn
 
 
 class RemoteFile(NamedTuple):
@@ -69,7 +65,7 @@ def _difference(path: Path, remote: RemoteFile) -> str:
     expected = remote.sums()
     machines = {name: hashlib.new(name.replace("-", ""), usedforsecurity=name != "MD5") for name in expected}
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
+        while block := stream.read(16 * BLOCK):
             for machine in machines.values():
                 machine.update(block)
     found = {name: machine.hexdigest() for name, machine in machines.items()}
@@ -82,27 +78,28 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
 
     Of processes that ask for one file at a time, one downloads it, and the others wait for that.
     An interrupted download stays as NAME.part and is gone on with, also by a later call. The file appears under its
-    name only whole and with the right checksums; a wrong one is left as NAME.damaged. Raises DataMissingError where the
-    file cannot be had, DataDamagedError where it is wrong.
+    name only whole and with the right checksums; a wrong one is left as NAME.damaged, and if it was put together out of
+    several answers, it is downloaded anew, once. Raises DataMissingError where the file cannot be had, DataDamagedError
+    where it is wrong.
     """
     folder = folder or user_cache()
     target, part = folder / remote.name, folder / f"{remote.name}.part"
     if target.exists():
         check_file(target, remote)
         return target
+    say = _say_nothing if quiet else warn
     try:
         make_folder(folder, exist_ok=True)
-        with FolderLock(folder, f".{remote.name}.lock", wait=True, say=_say_nothing if quiet else warn):
+        with FolderLock(folder, f".{remote.name}.lock", wait=True, say=say):
             if not target.exists():  # nor has the process that was waited for made it
-                _download_whole(remote, part, quiet)
+                _download(remote, part, quiet)
                 rename(part, target)
-    except (requests.RequestException, OSError) as error:
-        kept = (
-            f" {part.stat().st_size:,} bytes are kept in {part}; the same command goes on there."
-            if part.exists()
-            else ""
-        )
-        raise DataMissingError(f"{remote.url} could not be downloaded ({error}).{kept}") from error
+    except (TransferError, OSError) as error:
+        reason = f"{remote.url} could not be downloaded: {error}."
+        if part.exists():
+            reason += f" {part.stat().st_size:,} bytes are kept in {part}; the same command goes on there."
+        by_hand = f"By hand it goes to {folder.absolute()}, as {remote.name} ({remote.described()})."
+        raise DataMissingError(f"{reason} {by_hand}") from error
     return target
 
 
@@ -110,49 +107,18 @@ def _say_nothing(_: str) -> None:
     """Take the place of `warn`."""
 
 
-def _download_whole(remote: RemoteFile, part: Path, quiet: bool) -> None:
-    """Download what `part` lacks, in some attempts."""
-    for left in reversed(range(ATTEMPTS)):
-        try:
-            _download(remote.url, part, quiet, remote.size)
-            _check_download(part, remote)
+def _download(remote: RemoteFile, part: Path, quiet: bool) -> None:
+    """Download what `part` lacks; where that does not fit what was there, all of it."""
+    damaged = part.with_name(f"{remote.name}.damaged")
+    for last in (False, True):
+        whole = transfer(remote.url, part, remote.size, quiet)
+        found = _difference(part, remote)
+        if not found:
             return
-        except requests.HTTPError:
-            raise
-        except (requests.RequestException, OSError):
-            if left == 0:
-                raise
-
-
-def _check_download(part: Path, remote: RemoteFile) -> None:
-    try:
-        check_file(part, remote)
-    except DataDamagedError as error:
-        damaged = part.with_name(f"{remote.name}.damaged")
         rename(part, damaged)
-        raise DataDamagedError(f"{remote.url} gave a wrong file, which was left in {damaged}: {error}") from error
-
-
-def _download(url: str, part: Path, quiet: bool, most: int | None) -> None:
-    """Append to `part` what it lacks of the file at `url`, or start anew; stop after `most` bytes."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing is lacking; the checksum decides
-        response.raise_for_status()
-        response.raw.headers.discard("Content-Encoding")  # some servers call a .gz file so: it is to stay packed
-        resumed = response.status_code == requests.codes.partial_content
-        length = response.headers.get("Content-Length")
-        total = int(length) + (have if resumed else 0) if length else None
-        start = have if resumed else 0
-        bar = progress_bar(total=total, initial=start, unit="B", unit_scale=True, disable=quiet, desc=part.stem)
-        with bar, Output(part, MORE if resumed else NEW) as output:
-            for block in response.iter_content(1 << 16):
-                output.write(block)
-                bar.update(len(block))
-                start += len(block)
-                if most is not None and start > most:
-                    return  # a server that never ends would fill the disk; the size decides
-        if total is not None and part.stat().st_size < total:
-            raise requests.ConnectionError(f"the server stopped after {part.stat().st_size:,} of {total:,} bytes")
+        if whole or last:
+            raise DataDamagedError(
+                f"{remote.url} gave a wrong file, which was left in {damaged}: it {found}. Try again; where it stays "
+                f"so, something on the way changes it: try another network, or download it by hand"
+            )
+        (_say_nothing if quiet else warn)(f"{damaged} does not fit together ({found}): downloading all of it anew")

@@ -31,7 +31,7 @@ from mlp.selftest import examine, sections
 SECONDS = 8.0
 """No check of the self-test begins later than this."""
 
-PACKAGES = tuple("NumPy matplotlib Pillow safetensors pooch requests threadpoolctl tqdm".split())
+PACKAGES = tuple("NumPy matplotlib Pillow safetensors pooch requests threadpoolctl tqdm urllib3".split())
 SETTINGS = ("MLP_DATA_DIR", "MLP_NUM_THREADS", "MLP_CONV")
 _TRAIN_VALID = ("train", "valid")
 _ALL = (*_TRAIN_VALID, "test")

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from mlp.data_providers import DataDamagedError, DataMissingError, download, fetch, search_folders, user_cache
-from mlp.data_providers.download import ATTEMPTS, RemoteFile, check_file, find_file
+from mlp.data_providers.download import RemoteFile, check_file, find_file
+from mlp.data_providers.transfer import ATTEMPTS
 
 DATA = np.random.default_rng(0).bytes(1_500_000)
 
@@ -51,7 +52,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(server.data) - 1}/{len(server.data)}")
         if server.encoding:
             self.send_header("Content-Encoding", server.encoding)
-        self.send_header("Content-Length", str(len(body)))
+        if server.lengths:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         count = server.cuts.pop(0) if server.cuts else len(body)
         self.wfile.write(body[: count - 1])
@@ -67,7 +69,7 @@ class Server(HTTPServer):
 
     def __init__(self, watched):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.ranges, self.status, self.encoding = DATA, True, None, None
+        self.data, self.ranges, self.lengths, self.status, self.encoding = DATA, True, True, None, None
         self.cuts, self.asked, self.kept, self.seen_before_the_end = [], [], [], []
         self.answers = threading.Event()
         self.answers.set()
@@ -159,6 +161,13 @@ def test_the_file_is_never_there_before_it_is_whole(server, folder):
     assert server.seen_before_the_end == [False, False, False]
 
 
+def test_an_answer_without_a_length_that_ends_early_is_gone_on_with(server, folder):
+    server.lengths, server.cuts = False, [200_000, 300_000]
+    fetch(server.remote(), folder, quiet=True)
+    assert_whole(folder)
+    assert server.asked == [None, "bytes=200000-", "bytes=500000-"]
+
+
 def test_an_interrupted_download_is_gone_on_with_by_the_next_call(server, folder):
     server.cuts = [200_000] * ATTEMPTS
     with pytest.raises(DataMissingError) as caught:
@@ -190,15 +199,26 @@ def test_a_part_that_is_whole_is_only_renamed(server, folder):
 
 
 @pytest.mark.parametrize("part", [b"other", DATA + b"more"], ids=["other", "longer"])
-def test_a_wrong_part_is_damage_once_and_is_kept_aside(server, folder, part):
+def test_a_wrong_part_is_set_aside_and_the_file_downloaded_anew(server, folder, part, capsys):
+    """As where the server has another version now than when the part came."""
     folder.mkdir(parents=True)
     (folder / "file.bin.part").write_bytes(part)
-    with pytest.raises(DataDamagedError, match=r"file\.bin\.damaged"):
-        fetch(server.remote(), folder, quiet=True)
-    assert names_in(folder) == ["file.bin.damaged"]
+    fetch(server.remote(), folder)
+    assert server.asked == [f"bytes={len(part)}-", None]
+    assert f"{folder / 'file.bin.damaged'} does not fit together (has " in capsys.readouterr().err
+    assert (folder / "file.bin.damaged").read_bytes() == part + DATA[len(part) :]
     (folder / "file.bin.damaged").unlink()
-    fetch(server.remote(), folder, quiet=True)
     assert_whole(folder)
+
+
+def test_a_wrong_part_of_a_wrong_file_is_damage(server, folder):
+    folder.mkdir(parents=True)
+    (folder / "file.bin.part").write_bytes(b"other")
+    server.data = DATA[:-1] + bytes([DATA[-1] ^ 1])
+    with pytest.raises(DataDamagedError, match=r"gave a wrong file, which was left in .*file\.bin\.damaged"):
+        fetch(server.remote(), folder, quiet=True)
+    assert server.asked == ["bytes=5-", None]
+    assert names_in(folder) == ["file.bin.damaged"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -243,7 +263,7 @@ def test_an_error_of_the_server_keeps_what_was_there(server, folder):
 
 
 def test_a_server_that_does_not_end_is_left(server, folder):
-    server.data = DATA + bytes(20_000_000)
+    server.lengths, server.data = False, DATA + bytes(20_000_000)
     with pytest.raises(DataDamagedError, match="wrong file"):
         fetch(server.remote(), folder, quiet=True)
     assert names_in(folder) == ["file.bin.damaged"]
