@@ -34,6 +34,7 @@ from mlp.records import RecordError, RunFolder
 
 DATASETS = ("cifar100", "cifar10", "digits", "shapes")
 INTERRUPTED, BROKE = 130, 4
+UNPACKED = "that it is complete and makes sense; an unpacked folder has no official checksum, the archive has"
 
 
 def load_data(experiment: Experiment, data_dir: str | None, quiet: bool, download: bool = True) -> ImageData:
@@ -155,6 +156,9 @@ def data(args: argparse.Namespace) -> int:
     for part in ("train", "valid", "test"):
         print(f"{part:6} {len(getattr(images, part).labels):6,} images")
     print(f"classes {images.num_classes}\nsource  {images.source}\nSHA-256 {images.fingerprint()}")
+    if args.dataset in FORMS:
+        is_archive = Path(images.source).is_file()
+        print(f"checked {'size, MD5 and SHA-256 of the official archive' if is_archive else UNPACKED}")
     return 0
 
 

@@ -24,6 +24,7 @@ from mlp.experiments.configs import EXPERIMENTS
 from mlp.files import FolderLock
 from mlp.records import RunFolder
 
+from ..data_providers.test_cifar import write_archive, write_folder
 from . import tiny
 from .conftest import OPTIONS
 
@@ -642,6 +643,26 @@ def test_data_check_counts_images(call, capsys, tiny_data, action):
         ["source", "tests"],
         ["SHA-256", tiny.shapes().fingerprint()],
     ]
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (write_archive, "size, MD5 and SHA-256 of the official archive"),
+        (
+            lambda _, *where: write_folder(*where),
+            "that it is complete and makes sense; an unpacked folder has no official",
+        ),
+    ],
+    ids=["archive", "folder"],
+)
+def test_data_check_says_what_was_compared(call, capsys, nowhere, monkeypatch, write, words):
+    (nowhere / "data").mkdir()
+    path = write(monkeypatch, nowhere / "data", "cifar100", 0)
+    assert call("data", "check", "cifar100") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[4] == f"source  {path.relative_to(nowhere)}"
+    assert lines[-1].startswith(f"checked {words}")
 
 
 def test_data_fetch_that_fails_says_what_helps(call, capsys, nowhere, asked):
