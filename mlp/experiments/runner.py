@@ -3,7 +3,7 @@
 import shlex
 import time
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.optimisers import Scores, evaluate, train_step
 from mlp.records import EpochMetrics, LayerGradient, RunFolder, best_epoch
 from mlp.schedulers import CosineAnnealing
-from mlp.watch import NumbersError
+from mlp.watch import NumbersError, is_finite
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SECONDS_BETWEEN_LOOKS, STEPS_OF_A_FIRST_LOOK = 2.0, 20
@@ -141,7 +141,7 @@ class Runner:
         self.schedule.update_learning_rule(self.rule, self.position.epoch)
         last = None
         while self.position.step < self.train_batches.num_batches:
-            last = self._train_on_gpu(progress) if self.session else self._train_step(batches, progress)
+            last = self._train_on_gpu(batches, progress) if self.session else self._train_step(batches, progress)
             at_end = self.position.step == self.train_batches.num_batches
             if not at_end and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
@@ -175,18 +175,17 @@ class Runner:
             f"python -m mlp.experiments replay {shlex.quote(str(pack))}"
         )
 
-    def _train_on_gpu(self, progress: Progress) -> Step:
+    def _train_on_gpu(self, batches: Prefetcher, progress: Progress) -> Step:
         """Take steps without the host, for about `SECONDS_BETWEEN_LOOKS` or to the epoch's end; return the last."""
         assert self.session is not None
         start, position = time.perf_counter(), self.position
         stop = min(position.step + self.steps_between_looks, self.train_batches.num_batches)
         sums = position.scores.loss_sum, position.scores.correct, position.scores.images
         scores = Scores(*self.session.run(position.epoch, position.step, stop, sums))
-        if not np.isfinite(scores.loss_sum):
-            raise TrainingBrokeError(
-                f"the training broke in epoch {position.epoch + 1}, between steps {position.step + 1} and {stop}: the "
-                f"loss is {scores.loss_sum}. To see where, go on from the last checkpoint with --device cpu"
-            )
+        params = self.model.flat_params()
+        assert params is not None
+        if not is_finite(scores.loss_sum, params, []):
+            self._find_break(position.step + 1, stop, batches, progress)
         self.position = replace(position, step=stop, scores=scores)
         seconds = time.perf_counter() - start
         self.position.seconds += seconds
@@ -195,6 +194,16 @@ class Runner:
         images = scores.images - position.scores.images
         progress.step(position.epoch + 1, self.experiment.epochs, images, scores)
         return self.session.last_step()
+
+    def _find_break(self, first: int, last: int, batches: Prefetcher, progress: Progress) -> NoReturn:
+        """Go back to the last checkpoint and on step by step, under the alarm, to the step that broke."""
+        epoch = self.position.epoch + 1
+        where = f"in epoch {epoch}, between steps {first} and {last}"
+        warn(f"the training broke {where}. Going back to the last checkpoint, and on one by one, to find the step")
+        self._recover()
+        while (self.position.epoch, self.position.step) < (epoch - 1, last):
+            self._train_step(batches, progress)
+        raise TrainingBrokeError(f"the training broke {where}; step by step from the last checkpoint on, it does not")
 
     def _end_epoch(self, last: Step, progress: Progress) -> None:
         """Validate, record the epoch, and keep its weights if they are the best so far."""

@@ -1,6 +1,8 @@
 """Whole steps on a GPU: the same as steps one by one, without the host, and resumable to the bit."""
 
 import logging
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from mlp.engine import Engine
 from mlp.engine.gpu import session as module
 from mlp.errors import CrossEntropySoftmaxError, SumOfSquaredDiffsError
 from mlp.experiments import runner
+from mlp.experiments.crash import TrainingBrokeError
 from mlp.experiments.runner import Runner
 from mlp.layers import AffineLayer, GlobalAveragePooling2DLayer, SigmoidLayer
 from mlp.learning_rules import AdamLearningRule, AdamLearningRuleWithWeightDecay, KingmaAdamLearningRule
@@ -371,3 +374,44 @@ def test_a_run_on_a_gpu_resumes_to_the_bit_and_agrees_with_the_cpu(gpu, folders,
 
 def interrupt(*_):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("saves", ["every look", "every epoch"])
+def test_a_run_that_breaks_on_a_gpu_names_the_step_and_the_layer(gpu, folders, monkeypatch, capsys, saves):
+    """The learning rate is such that the numbers overflow in a step between two looks."""
+    experiment, data = replace(tiny.VGG, learning_rate=1e9), tiny.shapes()
+    monkeypatch.setattr(runner, "STEPS_OF_A_FIRST_LOOK", 3)
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKPOINTS", -1.0 if saves == "every look" else 1e9)
+    folder, other = folders(experiment), folders(experiment)
+    with np.errstate(all="ignore"):
+        with pytest.raises(TrainingBrokeError) as on_gpu:
+            Runner(experiment, data, folder, "gpu", quiet=True).run()
+        with pytest.raises(TrainingBrokeError) as on_cpu:
+            Runner(experiment, data, other, "cpu", quiet=True).run()
+    assert "Going back to the last checkpoint, and on one by one" in capsys.readouterr().err
+    found, expected = (
+        re.match(r"(the training broke in epoch \d+\. step \d+: \w+, \w+)", str(error.value))[1]
+        for error in (on_gpu, on_cpu)
+    )
+    assert found == expected
+    packs = [sorted(path.name for path in (run.path / "crash").iterdir()) for run in (folder, other)]
+    assert packs[0] == packs[1]
+
+
+def test_a_parameter_that_breaks_after_a_finite_loss_is_seen_before_it_is_saved(gpu, folders, monkeypatch):
+    experiment, data = replace(tiny.VGG, epochs=1), tiny.shapes()
+    folder = folders(experiment)
+    run = Runner(experiment, data, folder, "gpu", quiet=True)
+    real = run.session.run
+
+    def hurt(*arguments):
+        sums = real(*arguments)
+        run.model.flat_params()[5] = np.inf
+        return sums
+
+    monkeypatch.setattr(run.session, "run", hurt)
+    saved = folder.last_checkpoint.read_bytes()
+    with pytest.raises(TrainingBrokeError, match="step by step from the last checkpoint on, it does not"):
+        run.run()
+    assert folder.last_checkpoint.read_bytes() == saved
