@@ -10,6 +10,7 @@ figures/            drawn from the above
 """
 
 import csv
+import hashlib
 import io
 import json
 import time
@@ -147,6 +148,11 @@ class RunFolder:
         self._write("metrics.csv", EpochMetrics, _up_to(epoch, metrics))
         self._write("gradient_flow.csv", LayerGradient, _up_to(epoch, flow))
         return True
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all rows, but for the seconds, which are no part of a run's result."""
+        metrics = [row._replace(seconds=0.0) for row in self.metrics()]
+        return hashlib.sha256(json.dumps([metrics, self.gradient_flow()]).encode()).hexdigest()
 
     def _write(self, name: str, kind: type[Row], rows: Iterable[Row]) -> None:
         text = io.StringIO()

@@ -19,7 +19,7 @@ from mlp.experiments.progress import Progress
 from mlp.files import make_folder, warn
 from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.optimisers import Scores, evaluate, train_step
-from mlp.records import EpochMetrics, LayerGradient, RunFolder, best_epoch
+from mlp.records import EpochMetrics, LayerGradient, RecordError, RunFolder, best_epoch
 from mlp.schedulers import CosineAnnealing
 from mlp.watch import NumbersError, is_finite
 
@@ -260,10 +260,16 @@ class Runner:
         if self.folder.cut_back(self.position.epoch):
             rows = f"metrics.csv and gradient_flow.csv are cut back to epoch {self.position.epoch}"
             warn(f"{self.folder.path}: {rows}, its checkpoint's; the rows behind it are made again")
+        if (now := self.folder.digest()) != progress.get("records", now):
+            raise RecordError(
+                f"{self.folder.path}: the rows of metrics.csv and gradient_flow.csv are not those that were there when "
+                f"its checkpoint was saved: a file is lost, damaged or edited. Put it back, or start a new run"
+            )
 
     def _save(self) -> None:
         last, previous = self.folder.last_checkpoint, self.folder.previous_checkpoint
-        save_checkpoint(last, self.model, self.rule, self.position.to_dict(), previous)
+        progress = {**self.position.to_dict(), "records": self.folder.digest()}
+        save_checkpoint(last, self.model, self.rule, progress, previous)
         self.saved_at = time.monotonic()
 
     def _test(self) -> None:

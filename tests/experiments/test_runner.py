@@ -24,7 +24,7 @@ from mlp.experiments.interrupt import Interrupted, StopAfterStep
 from mlp.experiments.runner import Position, Runner
 from mlp.learning_rules import KingmaAdamLearningRule
 from mlp.optimisers import Scores, evaluate
-from mlp.records import RunFolder, best_epoch
+from mlp.records import RecordError, RunFolder, best_epoch
 
 from . import tiny
 
@@ -422,6 +422,46 @@ def test_with_a_flipped_bit_at_any_step_a_run_ends_the_same(
         tiny.assert_same_results(folder.path, uninterrupted[network].path)
         aside = folder.last_checkpoint.with_name("last.safetensors.damaged")
         assert aside.read_bytes() == content
+
+
+def edited(row):
+    cells = row.split(",")
+    cells[5] = str(float(cells[5]) + 1.0)
+    return ",".join(cells)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("metrics.csv", lambda lines: [lines[0], edited(lines[1]), *lines[2:]]),
+        ("metrics.csv", lambda lines: [lines[0], *lines[2:]]),
+        ("metrics.csv", lambda _: None),
+        ("gradient_flow.csv", lambda lines: [*lines[:-2], lines[-1]]),
+        ("gradient_flow.csv", lambda _: None),
+    ],
+    ids=["a digit", "a row", "all", "a layer", "all layers"],
+)
+def test_records_that_are_not_the_checkpoint_s_are_refused(tmp_path, name, change):
+    """They would decide over the best epoch, and nobody would know."""
+    folder = new_folder(tmp_path, tiny.VGG)
+    Runner(tiny.VGG, tiny.shapes(), folder, "cpu", quiet=True).run(stop_after=2)
+    path = folder.path / name
+    lines = change(path.read_text().splitlines())
+    path.unlink() if lines is None else path.write_text("\n".join(lines) + "\n")
+    before = {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
+    with pytest.raises(RecordError, match=r"rows of metrics\.csv and gradient_flow\.csv are not those .* Put it back"):
+        run(folder, tiny.VGG)
+    assert before == {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
+
+
+def test_the_seconds_of_an_epoch_are_no_part_of_the_result(tmp_path, uninterrupted):
+    folder = new_folder(tmp_path, tiny.VGG)
+    Runner(tiny.VGG, tiny.shapes(), folder, "cpu", quiet=True).run(stop_after=2)
+    path = folder.path / "metrics.csv"
+    lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    path.write_text("\n".join([f"{lines[0]},seconds", *(f"{line},7.5" for line in lines[1:])]) + "\n")
+    run(folder, tiny.VGG)
+    tiny.assert_same_results(folder.path, uninterrupted["vgg08"].path)
 
 
 # --- real processes
