@@ -4,13 +4,13 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import matplotlib.pyplot  # noqa: F401 - here, not in every process
 
-from mlp.data_providers import ImageData, load_shapes
+from mlp.data_providers import ImageData
+from mlp.data_providers.shapes import CLASS_NAMES, draw_shapes
 from mlp.experiments import runner
 from mlp.experiments.configs import EXPERIMENTS
 from mlp.experiments.runner import Runner
@@ -29,20 +29,23 @@ EXPERIMENT = replace(
 )
 
 
+DATA = ImageData(
+    "shapes",
+    *(draw_shapes(count, part) for count, part in ((180, "train"), (60, "valid"), (60, "test"))),
+    CLASS_NAMES,
+    (0.5, 0.5, 0.5),
+    (0.25, 0.25, 0.25),
+    "benchmarks",
+)
+"""Drawn once, for all processes."""
+
+
 class Part(NamedTuple):
     """How a process runs: on how many threads, how often it saves, and the event at which it dies (0: at none)."""
 
     threads: int
     seconds_between_checkpoints: float
     dies_at: int = 0
-
-
-@cache
-def data() -> ImageData:
-    """Return some of the shapes: four steps an epoch, the last of a smaller batch."""
-    whole = load_shapes()
-    valid, test = (part.take(np.arange(60)) for part in (whole.valid, whole.test))
-    return replace(whole.limited(180), valid=valid, test=test)
 
 
 def work(path: Path, part: Part) -> None:
@@ -56,7 +59,7 @@ def work(path: Path, part: Part) -> None:
     folder = RunFolder(path)
     if not (path / "config.json").exists():
         folder.write_json("config.json", {"experiment": EXPERIMENT.to_dict()})
-    Runner(EXPERIMENT, data(), folder, "cpu", quiet=True).run()
+    Runner(EXPERIMENT, DATA, folder, "cpu", quiet=True).run()
     plot_run(folder)
 
 
