@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlp.checks import DTypeError, ShapeError
 from mlp.data_providers import ImageData, ImageDataProvider, ImageSet, crop_and_flip, split
+
+repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.2, 0.19, 0.21)
 
@@ -202,6 +206,38 @@ def test_a_split_is_disjoint_whole_and_always_the_same(stratified):
     for ours, again in zip(parts, split(images, 50, stratified), strict=True):
         np.testing.assert_array_equal(ours.pixels, again.pixels)
         np.testing.assert_array_equal(ours.labels, again.labels)
+
+
+@repeatable
+@given(st.data(), st.booleans())
+def test_a_split_of_any_size_is_disjoint_whole_and_in_proportion(data, stratified):
+    labels = np.array(data.draw(st.lists(st.integers(0, 6), min_size=2, max_size=80)))
+    num_train = data.draw(st.integers(1, len(labels) - 1))
+    images = ImageSet(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1), labels)
+    parts = split(images, num_train, stratified)
+    assert [len(part.labels) for part in parts] == [num_train, len(labels) - num_train]
+    assert_disjoint_and_whole(images, *parts)
+    assert (np.diff(parts[1].pixels.ravel().astype(int)) > 0).all()
+    if stratified:
+        shares = np.bincount(labels) * num_train / len(labels)
+        assert abs(np.bincount(parts[0].labels, minlength=len(shares)) - shares).max() <= 1
+
+
+TABLE = np.arange(256, dtype=np.float32)
+
+
+@repeatable
+@given(st.integers(1, 12), st.integers(1, 14), st.integers(0, 2**32), st.integers(0, 100), st.booleans())
+def test_without_augment_any_batch_is_the_plain_image_to_the_bit(count, size, seed, epoch, shuffle):
+    """Whatever seed, epoch, order and batch: a byte of a channel is one number, and stays where it is."""
+    images = image_set(count)
+    p = provider(images, batch_size=size, seed=seed, shuffle_order=shuffle)
+    numbers = [TABLE * p.scale[c] - p.shift[c] for c in range(3)]
+    plain = np.stack([numbers[c][images.pixels[..., c]] for c in range(3)], axis=1)
+    batches = [p.batch(epoch, index) for index in range(p.num_batches)]
+    np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in batches]), plain[p.order(epoch)])
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), images.labels[p.order(epoch)])
+    assert plain.dtype == np.float32
 
 
 def test_a_stratified_split_of_equal_classes_is_exactly_proportional():
