@@ -5,6 +5,7 @@ binary one is preferred, being plain records; the Python one is read by `pickle_
 streams and never extracted.
 """
 
+import logging
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,8 @@ from mlp.data_providers.download import RemoteFile, check_file, fetch, search_fo
 from mlp.data_providers.images import ImageData, ImageSet, split
 from mlp.data_providers.pickle_reader import read_pickled_dict
 from mlp.reading import read_file, shown
+
+logger = logging.getLogger(__name__)
 
 SERVER = "https://www.cs.toronto.edu/~kriz/"
 MAX_MEMBER_BYTES, MAX_ARCHIVE_BYTES = 200_000_000, 400_000_000
@@ -117,6 +120,7 @@ FORMS = {
 }
 NUM_CLASSES = {"cifar100": 100, "cifar10": 10}
 NUM_COARSE_CLASSES = 20
+NUM_TRAIN, NUM_TEST = 50_000, 10_000
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -130,9 +134,11 @@ def load_cifar(
     """Return ``"cifar100"`` (fine labels) or ``"cifar10"``, with a twentieth of the training images to validate.
 
     Looked for in `search_folders(data_dir)`, then, with `download`, fetched. Images are (N, 32, 32, 3). Mean and
-    standard deviation are the report's. Raises DataMissingError or DataDamagedError.
+    standard deviation are the report's. Files with another number of images than the official ones are read, and the
+    log says so. Raises DataMissingError or DataDamagedError.
     """
     images, test, names, place = read_cifar(dataset, data_dir, download, quiet)
+    say_if_partial(dataset, images, test, place)
     train, valid = split(images, len(images.labels) * 19 // 20, stratified)
     return ImageData(dataset, train, valid, test, names, MEAN, STD, str(place))
 
@@ -157,6 +163,14 @@ def read_cifar(
     files = _read_archive(place, form) if place.is_file() else _read_folder(place, form)
     images, test = (_decode(form, files, part, place, classes) for part in (form.train, form.test))
     return images, test, _class_names(form, files, place, classes), place
+
+
+def say_if_partial(dataset: str, train: ImageSet, test: ImageSet, place: Path) -> None:
+    """Log a line where there are more or fewer images than in the official data set."""
+    found, official = (len(train.labels), len(test.labels)), (NUM_TRAIN, NUM_TEST)
+    if found != official:
+        words = ["{:,} training and {:,} test images".format(*counts) for counts in (found, official)]
+        logger.warning("%s holds %s; the official %s has %s", place, words[0], dataset, words[1])
 
 
 def find_cifar(dataset: str, data_dir: str | Path | None = None) -> tuple[_Form, Path] | None:

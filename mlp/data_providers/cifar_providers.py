@@ -7,7 +7,7 @@ import numpy as np
 from mlp.backend import Array
 from mlp.checks import check_flag
 from mlp.data_providers.base import DataDamagedError, DataMissingError, OneOfKDataProvider
-from mlp.data_providers.cifar import read_cifar
+from mlp.data_providers.cifar import read_cifar, say_if_partial
 from mlp.data_providers.download import find_file
 from mlp.data_providers.npz import check_examples, check_names, check_set, read_npz
 from mlp.rng import Rng
@@ -88,7 +88,8 @@ def _load(
 def _load_official(
     dataset: str, which_set: str, data_dir: str | Path | None, coarse: bool
 ) -> tuple[Array, Array, Array]:
-    images, _, names, _ = read_cifar(dataset, data_dir, coarse=coarse)
+    images, test, names, place = read_cifar(dataset, data_dir, coarse=coarse)
+    say_if_partial(dataset, images, test, place)
     images = images.take(slice(TRAINING_IMAGES) if which_set == "train" else slice(TRAINING_IMAGES, None))
     channels_first = images.pixels.transpose(0, 3, 1, 2).reshape(len(images.pixels), -1)
     return channels_first.astype(np.float32) / np.float32(255.0), images.labels, np.array(names)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlp.backend import to_device
 from mlp.data_providers import (
+    DataDamagedError,
     DataMissingError,
     ImageData,
     find_cifar,
@@ -19,6 +20,7 @@ from mlp.data_providers import (
     search_folders,
 )
 from mlp.data_providers.cifar import FORMS
+from mlp.data_providers.cifar_content import content_of
 from mlp.engine import Engine, profile
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import EXPERIMENTS, Experiment
@@ -34,7 +36,6 @@ from mlp.records import RecordError, RunFolder
 
 DATASETS = ("cifar100", "cifar10", "digits", "shapes")
 INTERRUPTED, BROKE = 130, 4
-UNPACKED = "that it is complete and makes sense; an unpacked folder has no official checksum, the archive has"
 
 
 def load_data(experiment: Experiment, data_dir: str | None, quiet: bool, download: bool = True) -> ImageData:
@@ -156,10 +157,19 @@ def data(args: argparse.Namespace) -> int:
     for part in ("train", "valid", "test"):
         print(f"{part:6} {len(getattr(images, part).labels):6,} images")
     print(f"classes {images.num_classes}\nsource  {images.source}\nSHA-256 {images.fingerprint()}")
-    if args.dataset in FORMS:
-        is_archive = Path(images.source).is_file()
-        print(f"checked {'size, MD5 and SHA-256 of the official archive' if is_archive else UNPACKED}")
-    return 0
+    return _say_content(args.dataset, images.source, args.data_dir) if args.dataset in FORMS else 0
+
+
+def _say_content(dataset: str, source: str, data_dir: str | None) -> int:
+    """Say whether what was read is the official data set; return the exit status."""
+    content = content_of(dataset, data_dir)
+    print(f"content {content.words}")
+    if content.official is not False:
+        return 0
+    raise DataDamagedError(
+        f"{source} is not what its name says, the complete official {dataset}. It can be trained on, as other data; "
+        f"for the official files: python -m mlp.experiments data fetch {dataset} --data-dir AN_EMPTY_FOLDER"
+    )
 
 
 def _where(args: argparse.Namespace) -> int:

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import cifar_decoders as others
 from mlp import files
 from mlp.backend import GpuStatus
-from mlp.data_providers import DataMissingError
+from mlp.data_providers import DataMissingError, cifar_content
+from mlp.data_providers.cifar_content import content_hash
 from mlp.experiments import commands, runner
 from mlp.experiments.configs import EXPERIMENTS
 from mlp.files import FolderLock
@@ -645,24 +647,13 @@ def test_data_check_counts_images(call, capsys, tiny_data, action):
     ]
 
 
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (write_archive, "size, MD5 and SHA-256 of the official archive"),
-        (
-            lambda _, *where: write_folder(*where),
-            "that it is complete and makes sense; an unpacked folder has no official",
-        ),
-    ],
-    ids=["archive", "folder"],
-)
-def test_data_check_says_what_was_compared(call, capsys, nowhere, monkeypatch, write, words):
+def test_data_check_says_what_an_archive_was_compared_by(call, capsys, nowhere, monkeypatch):
     (nowhere / "data").mkdir()
-    path = write(monkeypatch, nowhere / "data", "cifar100", 0)
+    path = write_archive(monkeypatch, nowhere / "data", "cifar100", 0)
     assert call("data", "check", "cifar100") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[4] == f"source  {path.relative_to(nowhere)}"
-    assert lines[-1].startswith(f"checked {words}")
+    assert lines[-1] == "content that of the official cifar100, by size, MD5 and SHA-256 of its archive"
 
 
 def test_data_fetch_that_fails_says_what_helps(call, capsys, nowhere, asked):
@@ -674,6 +665,33 @@ def test_data_check_downloads_nothing(call, capsys, nowhere, asked):
     err = refused(call, capsys, "data", "check", "cifar100", status=3)
     assert "cifar-100-binary.tar.gz" in err
     assert asked == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_data_check_tells_whether_a_folder_is_the_official_cifar_100(call, capsys, nowhere, monkeypatch, changed):
+    folder = write_folder(nowhere, "cifar100", 1)
+    hashes = [content_hash(others.by_pickle(folder / part)) for part in ("train", "test")]
+    monkeypatch.setitem(cifar_content.GOLDEN, "cifar100", tuple(hashes[::-1] if changed else hashes))
+    status = call("data", "check", "cifar100", "--data-dir", nowhere)
+    out, err = capsys.readouterr()
+    assert "train      38 images" in out
+    if changed:
+        assert status == 3
+        assert "content NOT that of the official cifar100: 40 training images, expected 6; 6 test images" in out
+        assert f"mlp.experiments: {folder} is not what its name says, the complete official cifar100." in err
+        assert "data fetch cifar100 --data-dir" in err
+    else:
+        assert status == 0
+        assert "content that of the official cifar100, by the SHA-256 of its images and labels in any order" in out
+
+
+def test_data_check_says_so_where_it_cannot_tell(call, capsys, nowhere):
+    write_folder(nowhere, "cifar10", 0)
+    assert call("data", "check", "cifar10", "--data-dir", nowhere) == 0
+    assert (
+        "content complete, and makes sense; only the archives of cifar10 have checksums to compare with"
+        in capsys.readouterr().out
+    )
 
 
 # --- list, plot, compare
