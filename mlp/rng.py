@@ -28,6 +28,8 @@ def default_rng(rng: Rng | None) -> Rng:
 def stream(seed: int, name: str, *counters: int) -> np.random.Generator:
     """Return the random stream called `name` of a run with this seed, e.g. ``stream(0, "order", epoch)``.
 
+    Use a name with the same number of counters everywhere: with a last counter of 0 it is the stream without it.
+
     >>> from mlp.rng import stream
     >>> stream(0, "order", 1).permutation(4).tolist() == stream(0, "order", 1).permutation(4).tolist()
     True
