@@ -45,8 +45,8 @@ def records_of(fine: ImageSet, coarse: ImageSet) -> Iterable[bytes]:
 def content_of(dataset: str, data_dir: str | Path | None = None) -> Content:
     """Return what the files hold that `load_cifar` reads; nothing is downloaded, and the order does not matter.
 
-    Of an archive its checksums tell. A folder is read with its fine and with its coarse labels, and every record is hashed:
-    three times as long as to read it once. Raises DataMissingError or DataDamagedError.
+    Of an archive its checksums tell. A folder is read with its fine and with its coarse labels, and every record is
+    hashed: three times as long as to read it once. Raises DataMissingError or DataDamagedError.
     """
     fine = read_cifar(dataset, data_dir, download=False)
     if fine[3].is_file():

@@ -23,6 +23,7 @@ from mlp.engine.piece import Piece
 from mlp.engine.plan import Plan
 from mlp.errors import is_mean_over_examples, value_and_grad
 from mlp.kernels import Sizes, conv_method
+from mlp.kernels.parallel import single_threaded_blas
 from mlp.kernels.scratch import Measure
 from mlp.layers import Layer, LayerWithParameters
 from mlp.layers.chain import chain_params
@@ -95,7 +96,8 @@ class Engine:
     def predict(self, inputs: Array, stochastic: bool = False) -> Array:
         """Return the model's outputs, in evaluation mode or (`stochastic`) in training mode."""
         if not self._has_plans():
-            return self.model.fprop(inputs, evaluation=not stochastic)[-1]
+            with single_threaded_blas():
+                return self.model.fprop(inputs, evaluation=not stochastic)[-1]
         with self._alone():
             self._check(inputs)
             purpose = Purpose(stochastic, backward=False)
@@ -106,7 +108,8 @@ class Engine:
         if self.error is None:
             raise ValueError("Engine.forward_backward: there is no error: make the engine with Engine(model, error)")
         if not self._has_plans():
-            return self._by_layers(inputs, targets)
+            with single_threaded_blas():
+                return self._by_layers(inputs, targets)
         with self._alone():
             self._check(inputs)
             return self._plans.run(self.model.layers, lambda: self._by_plans(inputs, targets))
@@ -116,7 +119,7 @@ class Engine:
         """Keep other threads waiting. Raises RuntimeError where a layer or an error calls the engine that runs it."""
         if id(self) in _running.get():
             raise RuntimeError("Engine: a layer or an error called the engine that runs it: use a second Engine")
-        with self._lock:
+        with self._lock, single_threaded_blas():
             token = _running.set(_running.get() | {id(self)})
             self._plans.begin()
             try:
