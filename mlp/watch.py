@@ -48,18 +48,12 @@ class NumbersError(ArithmeticError):
 
 def is_finite(loss: float, outputs: Array, grads: Sequence[Array]) -> bool:
     """Return whether a loss, a model's outputs and all gradients are finite numbers."""
-    if not isfinite(loss):
-        return False
-    arrays = [outputs, *([grads.flat] if isinstance(grads, Pieces) else grads)]
-    with np.errstate(all="ignore"):
-        return all(_all_finite(array) for array in arrays)
-
-
-def _all_finite(array: Array) -> bool:
-    flat = array if array.ndim == 1 else array.reshape(-1)
-    if isfinite(abs(flat.dot(flat))):  # not where an entry is not finite, and not where squares overflow
-        return True
-    return bool(array_module(array).isfinite(array).all())
+    xp = array_module(outputs)
+    for array in (outputs, grads.flat) if isinstance(grads, Pieces) else (outputs, *grads):
+        squares = xp.vdot(array, array)  # not finite where an entry is not, and where squares overflow
+        if not isfinite(abs(squares)) and not xp.isfinite(array).all():
+            return False
+    return isfinite(loss)
 
 
 def find(model: Model, error: Any, learning_rule: Any, inputs: Array, targets: Array) -> Finding | None:
