@@ -239,3 +239,24 @@ def test_an_optimiser_says_it_once_and_goes_on_at_full_speed(caplog, monkeypatch
     said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(said) == len(looks) == 1
     assert said[0].startswith("Training goes on with numbers that are not finite. step 1: ")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("where", ["outputs", "pieces", "list"])
+def test_a_step_is_finite_also_where_squares_overflow_and_that_is_no_warning(dtype, where):
+    """In float16 the squares of 300 do, in float32 those of 1e20."""
+    largest = np.finfo(dtype).max
+    outputs = np.ones((3, 4, 2, 5), dtype).transpose(0, 3, 1, 2)  # as images are, channels-last in memory
+    grads = (
+        Pieces(np.ones(7, dtype), [(2, 3), (1,)]) if where != "list" else [np.ones((2, 3), dtype), np.ones(1, dtype)]
+    )
+    hurt = outputs if where == "outputs" else grads[0]
+    assert is_finite(1.0, outputs, grads)
+    for value, finite in ((largest, True), (-largest, True), (np.inf, False), (-np.inf, False), (np.nan, False)):
+        for index in (0, -1):
+            before = hurt[(index,) * hurt.ndim]
+            hurt[(index,) * hurt.ndim] = value
+            assert is_finite(1.0, outputs, grads) is finite
+            hurt[(index,) * hurt.ndim] = before
+    assert not is_finite(float("nan"), outputs, grads)
+    assert not is_finite(-float("inf"), outputs, grads)
