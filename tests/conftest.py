@@ -1,11 +1,20 @@
-"""Threads: where several workers run the tests, each takes one. The fixture `gpu`. A count of ONNX's cases."""
+"""Settings of the tests' processes and of those that they start. The fixture `gpu`. The last lines of a run.
+
+Nothing reaches the network; warnings are errors; where several workers run the tests, each takes one thread.
+"""
 
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
+from .offline import sitecustomize
+
+OFFLINE = str(Path(sitecustomize.__file__).parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [OFFLINE, os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONWARNINGS"] = "error"
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     os.environ.setdefault("MLP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -73,7 +73,7 @@ def header(shape="(4, 3)", descr="'<f4'", fortran="False"):
 def zip_of(members, method=zipfile.ZIP_STORED):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that come twice
+        warnings.filterwarnings("ignore", "Duplicate name", UserWarning)
         for name, data in members:
             archive.writestr(name, data)
     return stream.getvalue()

@@ -28,7 +28,7 @@ ROOT = Path(mlp.__file__).parent
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """A user with a home folder, who works in a folder of it, without data and without a GPU."""
+    """A user with a home folder, who works in a folder of it, without data, without a GPU, and who has time."""
     work = tmp_path / "home" / "ada" / "work"
     work.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(work.parent))
@@ -38,6 +38,7 @@ def home(tmp_path, monkeypatch):
     for place in ("mlp.data_providers.download", "mlp.experiments.doctor"):
         monkeypatch.setattr(f"{place}.user_cache", lambda: work.parent / ".cache" / "mlp")
     monkeypatch.setattr(module, "usable_gpu", lambda: GpuStatus(False, "CuPy cannot be imported (none); install it"))
+    monkeypatch.setattr(module, "SECONDS", float("inf"))
     return work.parent
 
 
