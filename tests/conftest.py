@@ -38,8 +38,10 @@ def gpu(request, monkeypatch):
     return request.param
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Count the reports, xdist's workers' too, of the tests that record how many of them there are."""
+def pytest_terminal_summary(terminalreporter, config):
+    """Say in which order the tests ran, and count those that say how many of them there are, on all workers."""
+    if (seed := config.getoption("randomly_seed", None)) is not None:
+        terminalreporter.write_line(f"Order of the tests: --randomly-seed={seed}")
     what, stats = "ONNX node tests", terminalreporter.stats
     seen = [
         (outcome, dict(report.user_properties)[what])
