@@ -10,6 +10,7 @@ how many passed, were skipped and failed, and the texts of the failures. A secon
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -56,6 +57,8 @@ class Repeats:
         """Fork for every repeat."""
         items = [item for item in session.items if self.name(item) in self.fast and is_alone(item)]
         print(f"\n{len(items)} of {len(session.items)} tests", flush=True)
+        gc.collect()
+        gc.freeze()  # what was collected is not looked through, and so not copied, in every fork
         for seed in self.seeds:
             child = os.fork()
             if child == 0:
