@@ -130,35 +130,52 @@ def work(start: int, step: int, until: float, count: int, place: str, results: A
 
 
 def run(workers: int, seconds: float, inputs: int, first: int) -> Iterator[Any]:
-    """Yield what workers say; a worker that ends early has met a crash or a hang, and another goes on behind it."""
+    """Yield what workers say; a worker that ends early has met a crash or a hang, and another goes on behind it.
+
+    Raises RuntimeError where a worker ends before it has read an input: so would the next one.
+    """
     context, until = get_context("fork"), time.time() + seconds
+    live: dict[int, Any] = {}
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as place:
         results = context.SimpleQueue()
-        live: dict[int, Any] = {}
 
         def begin(index: int, start: int) -> None:
             folder = Path(place) / str(index)
             folder.mkdir(exist_ok=True)
+            (folder / "seed").write_bytes(b"")
             arguments = (start, workers, until, first + inputs, str(folder), results)
             live[index] = context.Process(target=work, args=arguments)
             live[index].start()
 
-        for index in range(workers):
-            begin(index, first + index)
-        while live or not results.empty():
-            while not results.empty():
-                yield results.get()
-            for index, process in list(live.items()):
-                if process.exitcode is None:
-                    continue
-                del live[index]
-                if process.exitcode:
-                    seed = int((Path(place) / str(index) / "seed").read_text())
-                    if process.exitcode != OVER:
-                        what = "hang" if process.exitcode == HANG else f"crash {process.exitcode}"
-                        yield seed, made(seed)[0].name, f"WRONG {what}"
-                    begin(index, seed + workers)
-            time.sleep(0.05)
+        try:
+            for index in range(workers):
+                begin(index, first + index)
+            while live or not results.empty():
+                while not results.empty():
+                    yield results.get()
+                for index, process in list(live.items()):
+                    if process.exitcode is None:
+                        continue
+                    del live[index]
+                    if process.exitcode:
+                        seed = _last_seed(Path(place) / str(index), process.exitcode)
+                        if process.exitcode != OVER:
+                            what = "hang" if process.exitcode == HANG else f"crash {process.exitcode}"
+                            yield seed, made(seed)[0].name, f"WRONG {what}"
+                        begin(index, seed + workers)
+                time.sleep(0.05)
+        finally:
+            for process in live.values():
+                process.kill()
+                process.join()
+
+
+def _last_seed(folder: Path, status: int) -> int:
+    """Return the number of the last input that a worker has begun to read."""
+    text = (folder / "seed").read_text()
+    if not text:
+        raise RuntimeError(f"a worker ended with status {status} before it read an input")
+    return int(text)
 
 
 def main() -> int:

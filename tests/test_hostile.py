@@ -609,6 +609,28 @@ def test_hangs_crashes_and_memory_are_found_and_the_rest_is_read(monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("dies", [1, 2])
+def test_workers_that_end_before_they_read_are_not_replaced_for_ever(monkeypatch, tmp_path, dies):
+    """The first worker, or the one that goes on behind it."""
+
+    def seeds():
+        begun = tmp_path / str(len(list(tmp_path.iterdir())))
+        begun.touch()
+        if int(begun.name) + 1 >= dies:
+            os._exit(9)
+        return (b"first",)
+
+    def crash(path):
+        if path.read_bytes() != b"first":
+            os._exit(5)
+
+    reader = Reader("planted", "a", crash, (), seeds)
+    monkeypatch.setattr(fuzz, "READERS", (reader,))
+    monkeypatch.setattr(fuzz, "made", lambda seed: (reader, b"seed %d" % seed))
+    with pytest.raises(RuntimeError, match="a worker ended with status 9 before it read an input"):
+        list(fuzz.run(1, 1e9, 20, 0))
+
+
 # --- the library's sources
 
 
