@@ -58,7 +58,7 @@ class Disk:
 
     def sync_folder(self, path: Path) -> None:
         """Return when the names in a folder are on the disk."""
-        if os.name == "posix":
+        if os.name == "posix":  # pragma: no branch (Windows opens no folder)
             folder = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(folder)

@@ -5,7 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from mlp import checkpoints
+from mlp.checkpoints import (
+    CheckpointDamagedError,
+    CheckpointError,
+    load_checkpoint,
+    load_newest_checkpoint,
+    save_checkpoint,
+)
 from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.layers import AffineLayer, DropoutLayer, LayerWithParameters, ResidualLayer, TanhLayer
@@ -210,6 +217,34 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "text").write_text("not a checkpoint\n" * 100)
     refused(tmp_path / "text", *build())
     refused(tmp_path, *build())
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError("no memory")], ids=repr)
+def test_what_says_nothing_of_the_file_does_not_call_it_damaged(tmp_path, monkeypatch, error):
+    path, kept, said = tmp_path / "file", tmp_path / "kept", []
+    for place in (path, kept):
+        save_checkpoint(place, *trained(), PROGRESS)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(checkpoints, "open_file", fail)
+    with pytest.raises(
+        CheckpointError, match=rf"{path} cannot be read as a checkpoint: .*(denied|no memory)"
+    ) as caught:
+        load_newest_checkpoint(path, kept, *build(seed=5), said.append)
+    assert "nor can the one before it be used" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == [path, kept]
+    assert said == []
+
+
+def test_a_damaged_checkpoint_with_none_before_it_is_refused(tmp_path):
+    path, said = tmp_path / "file", []
+    path.write_bytes(b"rubbish")
+    with pytest.raises(CheckpointDamagedError, match=str(path)):
+        load_newest_checkpoint(path, tmp_path / "kept", *build(seed=5), said.append)
+    assert path.read_bytes() == b"rubbish"
+    assert said == []
 
 
 def test_weights_of_another_program_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and folders that one process holds."""
 
 import ast
+import fcntl
 import os
 import re
 import signal
@@ -34,6 +35,12 @@ try:
 except FolderInUseError as error:
     print(error)
 """
+
+
+WITHOUT_FCNTL = f"""
+import sys
+sys.modules["fcntl"] = None  # as on Windows
+{HOLDER}"""
 
 
 def fail(*_args, **_kwargs):
@@ -274,4 +281,44 @@ def test_a_process_that_waits_gets_the_folder(tmp_path):
     assert held == [f"process {os.getpid()} on {socket.gethostname()}"]
     (line,) = said
     assert f"is held by process {process.pid} on " in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_that_it_waits_is_said_once_though_it_waits_twice(tmp_path, monkeypatch):
+    """The file that was waited for is gone, and the one in its place is another process's again."""
+    path, said, refusals = tmp_path / ".lock", [], iter("ab")
+
+    def flock(file, how):
+        if how & fcntl.LOCK_NB:
+            next(refusals)
+            raise BlockingIOError
+        if path.read_text():
+            path.unlink()
+
+    path.write_text("process 5 on elsewhere\n")
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with FolderLock(tmp_path, wait=True, say=said.append):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+    assert list(refusals) == []
+    assert said == [f"{path} is held by process 5 on elsewhere: waiting for it"]
+
+
+def test_a_lock_that_cannot_be_written_is_given_back_and_the_error_is_the_first_one(tmp_path, monkeypatch):
+    def keep(_):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.disk, "write", fail)
+        patch.setattr(files.disk, "remove", keep)
+        with pytest.raises(OSError, match="No space left"):
+            FolderLock(tmp_path).__enter__()
+    with FolderLock(tmp_path, say=lambda _: None):
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_without_fcntl_a_folder_is_not_guarded_and_its_lock_is_removed(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path)], input="", capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "held\n", "")
     assert list(tmp_path.iterdir()) == []

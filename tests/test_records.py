@@ -184,6 +184,14 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
     assert names == [stem, f"{stem}-2", f"{stem}-3", f"{stem}-4"]
 
 
+def test_a_thousandth_run_of_one_second_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(records.time, "strftime", lambda _: "20240102-030405")
+    for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
+        (tmp_path / f"vgg38-20240102-030405{suffix}").mkdir()
+    with pytest.raises(RecordError, match="vgg38-20240102-030405 and 998 more of this name exist: name another"):
+        RunFolder.create(tmp_path, "vgg38")
+
+
 def test_a_folder_is_named_by_experiment_and_time(run):
     assert re.fullmatch(r"vgg08-\d{8}-\d{6}", run.path.name)
     assert (run.path / "checkpoints").is_dir()

@@ -21,7 +21,7 @@ class PickleError(ValueError):
 
 
 def instructions(data: bytes, admitted: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the argument of each instruction; raise PickleError for another, and where there is no end."""
+    """Yield name and argument of each instruction before STOP; raise PickleError for another, or without STOP."""
     stream = io.BytesIO(data)
     for _ in range(MAX_INSTRUCTIONS):
         code = stream.read(1)
@@ -29,6 +29,8 @@ def instructions(data: bytes, admitted: Collection[str]) -> Iterator[tuple[str, 
         if opcode is None or opcode.name not in admitted:
             found = f"opcode {opcode.name if opcode else repr(code)} at byte {stream.tell() - 1} is not admitted"
             raise PickleError(found if code else "it has no end")
+        if opcode.name == "STOP":
+            return
         if opcode.name in _COUNTS:
             yield opcode.name, _carried(stream, opcode.name)
         else:

@@ -81,8 +81,6 @@ class _Machine:
         silent = ("PROTO", "FRAME") if self.numbers else ("PROTO",)
         admitted = {"STOP", *values, *actions, *_CONSTANTS, *_TUPLES, *silent}
         for name, argument in instructions(self.data, admitted):
-            if name == "STOP":
-                return self.stack.pop()
             if name in values:
                 self.stack.append(argument)
             elif name in _CONSTANTS:
@@ -93,7 +91,7 @@ class _Machine:
                 getattr(self, actions[name])(argument)
             elif name == "PROTO" and argument > 5:
                 raise PickleError(f"it is of protocol {argument}")
-        raise PickleError("it has no end")
+        return self.stack.pop()
 
     def _pop(self, count: int) -> list[Any]:
         if count > len(self.stack) - (self.marks[-1] if self.marks else 0):

@@ -343,6 +343,24 @@ def test_without_a_transformer_nothing_is_augmented(folder):
     np.testing.assert_allclose(p.next()[0], inputs, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("transformer", "found"),
+    [(lambda batch, rng: None, "NoneType"), (lambda batch, rng: batch[:7], r"\(7, 784\)")],
+    ids=["nothing", "a part"],
+)
+def test_a_transformer_that_does_not_return_the_batch_is_refused(folder, transformer, found):
+    write_mnist(folder)
+    p = dp.AugmentedMNISTDataProvider("train", 10, transformer=transformer)
+    with pytest.raises(dp.DataError, match=f"transformer returned {found}, expected an array of 10 inputs"):
+        p.next()
+
+
+def test_a_transformer_is_a_function(folder):
+    write_mnist(folder)
+    with pytest.raises(TypeError, match=r"transformer is 0\.5, expected a function or None"):
+        dp.AugmentedMNISTDataProvider("train", 10, transformer=0.5)
+
+
 # --- Met Office and CCPP
 
 

@@ -199,6 +199,7 @@ def test_examples_with_a_label_each_are_let_through(path, labels):
         (np.ones((3, 2), complex), np.arange(3)),
         (np.array(["a", "b", "c"]), np.arange(3)),
         (np.ones((0, 2)), np.arange(0)),
+        (np.ones((3, 0)), np.arange(3)),
         (np.ones(()), np.array(0)),
         (np.ones(()), np.arange(3)),
     ],

@@ -276,7 +276,18 @@ def test_missing_rain_is_told_with_every_place(folder, tmp_path):
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -99.99], ids=["dry", "1", "0.1", "no days"])
 def test_rain_that_is_constant_is_damaged(folder, value):
-    assert_damaged(write_rain(folder, np.full((6, 31), value)), load_met_office)
+    path = write_rain(folder, np.full((6, 31), value))
+    assert_damaged(path, load_met_office)
+    with pytest.raises(DataDamagedError, match="the same number" if value >= 0 else "no days but missing ones"):
+        load_met_office()
+
+
+@pytest.mark.parametrize("value", [1e308, 1.7e308], ids=str)
+def test_rain_too_large_to_be_standardised_is_damaged(folder, value):
+    path = write_rain(folder, with_entry(np.full((6, 31), 1e308), value / 2))
+    assert_damaged(path, load_met_office)
+    with pytest.raises(DataDamagedError, match="numbers too large or too close to be standardised"):
+        load_met_office()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)

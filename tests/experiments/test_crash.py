@@ -82,6 +82,15 @@ def test_a_damaged_pack_is_said(broken, capsys, name, damage):
     assert str(path) in capsys.readouterr().err
 
 
+def test_a_pack_whose_numbers_do_not_fit_together_is_said(broken, capsys):
+    run, _ = broken
+    pack = run / "crash" / "epoch-2-step-2"
+    content = json.loads((pack / "pack.json").read_text())
+    (pack / "pack.json").write_text(json.dumps({**content, "engine": "slow"}))
+    assert main(["replay", str(pack)]) == 2
+    assert f"{pack} is no crash pack, or damaged: " in capsys.readouterr().err
+
+
 def test_the_run_can_be_gone_on_with_from_its_last_checkpoint(broken, monkeypatch, capsys):
     run, _ = broken
     monkeypatch.undo()
