@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import pytest
@@ -113,8 +114,9 @@ def main() -> int:
     seeds = range(max(done, default=0) + 1, options.repeats + 1)
     os.chdir(ROOT)
     plugin = Repeats(fast_tests(options.times, options.limit), seeds, results)
-    arguments = ["-q", "-p", "no:cacheprovider", "-o", "tmp_path_retention_policy=none", *options.files]
-    pytest.main(arguments, plugins=[plugin])
+    with TemporaryDirectory() as place:  # where no other run of pytest clears up
+        folders = [f"--basetemp={place}/tests", "-o", "tmp_path_retention_policy=none"]
+        pytest.main(["-q", "-p", "no:cacheprovider", *folders, *options.files], plugins=[plugin])
     print(report(results))
     return int(any(json.loads(line)["failed"] for line in results.read_text().splitlines()))
 
