@@ -209,12 +209,12 @@ def test_initialisers_and_penalties_reach_their_parameters(build, names):
 
 @pytest.mark.parametrize("kind", [layers.Convolution2DLayer, layers.ConvolutionTranspose2DLayer])
 def test_a_convolutions_default_parameters_lie_within_one_over_the_root_of_its_fan_in(kind):
-    layer = kind(8, 8, 4)
-    bound = 1 / np.sqrt(8 * 16)
+    layer = kind(64, 64, 4)  # of 64 biases all are small in one draw of 2 ** 64, of 8 in one of 256
+    bound = 1 / np.sqrt(64 * 16)
     for param in layer.params:
         assert 0.5 * bound < np.abs(param).max() <= bound
-    assert not np.array_equal(layer.kernels, kind(8, 8, 4).kernels)
-    assert not np.array_equal(layer.biases, kind(8, 8, 4).biases)
+    assert not np.array_equal(layer.kernels, kind(64, 64, 4).kernels)
+    assert not np.array_equal(layer.biases, kind(64, 64, 4).biases)
 
 
 def test_the_courseworks_convolution_starts_with_small_kernels_and_without_biases():
