@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 
 pytestmark = [
     pytest.mark.timeout(300),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
 OPTIMISER = """

@@ -17,7 +17,7 @@ SOURCES = make.sources()
 every_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 pytestmark = [
     pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore:Proactor"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:Proactor"),
 ]
 
 
