@@ -206,6 +206,14 @@ def test_one_part_of_an_npz_is_enough_for_its_provider(folder):
     assert CCPPDataProvider("valid").inputs.shape == (12, 4)
 
 
+def test_a_table_of_the_power_plant_without_names_is_damaged(folder):
+    """Its first line would be passed over as if it were the names."""
+    path = write_table(folder, power()[1:], header="14.96,41.76,1024.07,73.17,463.26")
+    assert_damaged(path, lambda: load_ccpp("train"))
+    with pytest.raises(DataDamagedError, match="begins with numbers, expected a line of names: AT,V,AP,RH,PE"):
+        load_ccpp("train")
+
+
 # --- the Met Office
 
 RAIN = np.round(np.random.RandomState(0).gamma(0.5, 4.0, (6, 31)), 2)
