@@ -72,7 +72,7 @@ class Plans:
 
     def clear(self) -> None:
         """Forget all plans."""
-        self._plans.clear()
+        self._forget(list(self._plans))
 
     def fitted(self, make: Callable[[int | None], Plan]) -> Plan:
         """Return a plan of ``make(most)`` that keeps within the workspace, `most` being the examples in a shard.
@@ -106,7 +106,7 @@ class Plans:
                 before.put_back()
                 if not self._halve(error):
                     raise
-            gc.collect()  # the error's frames hold the plan's memory
+            gc.collect()  # the error's frames hold plans
 
     def _halve(self, error: MemoryError) -> bool:
         """Forget all plans, for ones with shards of half the size; return whether there can be any."""
@@ -117,7 +117,7 @@ class Plans:
             logger.warning(
                 "Memory ran out (%s). The step is repeated with shards of %d examples in place of %d, "
                 "which may change the last digits of its results, and of those after it",
-                error,
+                str(error),  # not the error, which holds the pass: a handler may keep what it is given
                 self.most,
                 largest,
             )
@@ -127,10 +127,20 @@ class Plans:
         """Forget plans that this pass did not use, those first that were not in use for longest; not the `new` one."""
         sizes = {key: plan.num_bytes() if plan else 0 for key, (_, plan) in self._plans.items()}
         limit = self.workspace or max(_PLANS_BYTES, 1.5 * max(sizes.values(), default=0))
+        forgotten = []
         for key in [key for key in self._plans if key not in self._in_use and key != new]:
             if sum(sizes.values()) > limit:
-                del self._plans[key], sizes[key]
+                forgotten.append(key)
+                del sizes[key]
+        self._forget(forgotten)
         self._crowded = False
+
+    def _forget(self, keys: Sequence[Any]) -> None:
+        """Forget plans, and free their memory now: they refer to themselves, and Python would leave them a while."""
+        for key in keys:
+            del self._plans[key]
+        if keys:
+            gc.collect()
 
 
 class StateBefore:

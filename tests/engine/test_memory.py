@@ -1,11 +1,14 @@
 """Memory: what a plan takes is known before, stays within a workspace, is found where it ran out, and does not grow."""
 
 import copy
+import gc
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -206,6 +209,7 @@ def test_a_workspace_bounds_plans_and_gives_the_same_bits_on_any_number_of_threa
         assert bounded.num_bytes() <= bound
         assert executor.batch_bytes + sum(hand.scratch.num_bytes() for hand in executor._hands.values()) <= bound
         assert bounded.shard_size < plan.shard_size or share == 0.9
+        assert bounded.num_bytes(os.cpu_count()) <= bound or bounded.shard_size == 1  # on all cores, where that can be
         found.append(bits(step))
         for one, other in zip(step.grads, wanted.grads, strict=True):
             assert_close(one, other)
@@ -239,6 +243,57 @@ def test_a_workspace_holds_for_all_plans_together():
     roomy.forward_backward(x, labels())
     roomy.predict(x)
     assert len(roomy.plans()) == 2
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """How many bytes plans hold, each time that one takes its memory; Python's collector does not run by itself."""
+    found, executors, original = [], [], Executor.take_memory
+
+    def take_memory(executor):
+        original(executor)
+        if all(executor is not other() for other in executors):
+            executors.append(weakref.ref(executor))
+        found.append(sum(other().num_bytes() for other in executors if other()))
+
+    monkeypatch.setattr(Executor, "take_memory", take_memory)
+    gc.collect()
+    gc.disable()
+    yield found
+    gc.enable()
+
+
+def test_a_plan_that_was_forgotten_has_given_its_memory_back_before_another_takes_its_own(held):
+    x = random(*SHAPE, dtype=np.float32)
+    free = an_engine(convolutional())
+    most = max(free.memory(SHAPE), free.memory(SHAPE, training=False))
+    engine = an_engine(convolutional(), workspace=most)
+    steps = []
+    for _ in range(3):
+        steps.append(engine.forward_backward(x, labels()))
+        engine.predict(x)
+    assert len(held) == 6
+    engine.model.layers[2] = ReluLayer()
+    engine.predict(x)
+    assert max(held) <= most
+    assert bits(steps[0]) == bits(steps[1]) == bits(steps[2])
+
+
+def test_plans_of_one_pass_share_a_workspace(held):
+    x = random(*SHAPE)
+    free = an_engine(remembering())
+    wanted = free.forward_backward(x, labels())
+    plans = len(free.plans_in_use())
+    bound = int(0.8 * held[-1])
+    del free
+    gc.collect()
+    held.clear()
+    engine = an_engine(remembering(), workspace=bound)
+    step = engine.forward_backward(x, labels())
+    assert len(engine.plans_in_use()) == plans > 1
+    assert sum(plan.num_bytes() for plan in engine.plans_in_use()) <= bound
+    assert max(held) <= bound
+    assert_close(step.outputs, wanted.outputs)
 
 
 @pytest.mark.parametrize("workspace", [0, -1, 1.5, True, "8"])
@@ -305,6 +360,8 @@ def test_where_memory_runs_out_the_step_is_repeated_with_smaller_shards(most, fa
     assert max(tried) > most
     last = tried[-1]
     assert last <= most
+    sizes = sorted(set(tried), reverse=True)
+    assert all(size <= larger // 2 for larger, size in itertools.pairwise(sizes))
     smaller = an_engine(remembering())
     smaller._plans.most = last
     wanted = [smaller.forward_backward(x, labels()) for _ in range(2)]
@@ -318,6 +375,25 @@ def test_where_memory_runs_out_the_step_is_repeated_with_smaller_shards(most, fa
     assert all(
         "Memory ran out (Unable to allocate 1 TiB). The step is repeated with shards of" in line for line in lines
     )
+
+
+def test_nothing_of_a_pass_that_failed_is_there_when_it_is_repeated(monkeypatch):
+    left, original = [], Executor.take_memory
+
+    def take_memory(executor):
+        assert [other() for other in left] == [None] * len(left)
+        left.append(weakref.ref(executor))
+        if executor.cut.sizes[0] > 3:
+            raise MemoryError("Unable to allocate 1 TiB")
+        return original(executor)
+
+    monkeypatch.setattr(Executor, "take_memory", take_memory)
+    gc.disable()
+    try:
+        an_engine(convolutional()).forward_backward(random(*SHAPE), labels())
+    finally:
+        gc.enable()
+    assert len(left) > 1
 
 
 def test_an_evaluation_is_repeated_too(monkeypatch, caplog):
