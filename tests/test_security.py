@@ -128,6 +128,7 @@ def test_every_address_is_https_and_every_file_has_its_checksums():
     for file in files:
         assert isinstance(file, RemoteFile)
         assert file.url.startswith("https://")
+        assert file.size > 0
         assert re.fullmatch(r"[0-9a-f]{32}", file.md5)
         assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
     assert [path for path in SOURCES if "http://" in path.read_text()] == []

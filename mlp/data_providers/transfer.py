@@ -95,7 +95,7 @@ def _open(url: str, have: int) -> requests.Response:
     """Return the answer to a request for what follows the first `have` bytes, of the last server in a row."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with _Session() as session:
-        for _ in range(MAX_HOPS):
+        for _ in range(MAX_HOPS + 1):
             try:
                 response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False)
             except (requests.RequestException, HTTPError, ValueError) as error:
@@ -189,7 +189,7 @@ def _copy(response: requests.Response, part: Path, start: int, size: int | None,
             if monotonic() - since >= PERIOD:
                 if came < LEAST_SPEED * PERIOD:
                     raise TransferError(
-                        f"only {came:,} bytes came in {PERIOD} seconds, expected {LEAST_SPEED} a second"
+                        f"only {came:,} bytes came in {PERIOD} seconds, expected {LEAST_SPEED:,} a second"
                     )
                 since, came = monotonic(), 0
             block = _read(response)

@@ -152,8 +152,8 @@ def assert_refused(server, folder, *words, asked=1):
     assert "\n" not in text
 
 
-def assert_whole(server, folder, *asked):
-    assert fetch(server.remote(), folder, quiet=True) == folder / "file.bin"
+def assert_whole(server, folder, *asked, **changes):
+    assert fetch(server.remote(**changes), folder, quiet=True) == folder / "file.bin"
     assert contents(folder) == {"file.bin": DATA}
     assert server.asked == list(asked)
 
@@ -173,8 +173,9 @@ both = pytest.mark.parametrize("part", [False, True], ids=["new", "with a part"]
         says(200, PAGE + bytes(len(DATA) - len(PAGE)), Content_Length=len(DATA)),
         says(200, b"\n <HTML>" + bytes(300_000), Content_Type="application/octet-stream"),
         says(200, b"\xef\xbb\xbf<script>", Content_Type="text/plain"),
+        says(200, b"<?xml version='1.0'?>", Content_Type="application/xhtml+xml"),
     ],
-    ids=["typed", "typed with a length", "of the right size", "called a file", "script"],
+    ids=["typed", "typed with a length", "of the right size", "called a file", "script", "XHTML"],
 )
 def test_a_page_in_place_of_the_file_is_not_stored(server, tmp_path, answer, part):
     if part:
@@ -284,12 +285,13 @@ def test_where_nobody_listens_it_says_what_to_look_at(server, tmp_path):
     assert_refused(server, tmp_path, "the connection failed; see that this machine is on the internet", asked=0)
 
 
-def test_a_server_that_sends_small_parts_is_asked_for_the_next(server, tmp_path):
+@pytest.mark.parametrize("size", [len(DATA), None])
+def test_a_server_that_sends_small_parts_is_asked_for_the_next(server, tmp_path, size):
     def some(handler, start):
         handler.answer(206, DATA[start : start + 50_000], Content_Range=f"bytes {start}-{start + 49_999}/200000")
 
     server.answers = [some]
-    assert_whole(server, tmp_path, None, "bytes=50000-", "bytes=100000-", "bytes=150000-")
+    assert_whole(server, tmp_path, None, "bytes=50000-", "bytes=100000-", "bytes=150000-", size=size)
 
 
 def test_a_part_that_is_all_there_is_of_a_shorter_file_ends(server, tmp_path):
@@ -334,12 +336,23 @@ def test_a_server_that_drips_is_left(server, tmp_path, monkeypatch, fast):
     if fast:
         assert_whole(server, tmp_path, None)
         return
-    with pytest.raises(DataMissingError, match=r"only [\d,]+ bytes came in 60 seconds, expected 10000 a second"):
+    with pytest.raises(DataMissingError, match=r"only [\d,]+ bytes came in 60 seconds, expected 10,000 a second"):
         fetch(server.remote(), tmp_path, quiet=True)
     assert len(server.asked) == ATTEMPTS
     kept = contents(tmp_path)["file.bin.part"]
     assert kept
     assert DATA.startswith(kept)
+
+
+def test_a_server_that_begins_to_drip_is_left(server, tmp_path, monkeypatch):
+    """In each minute anew: what came in the first one does not count in the second."""
+    seconds, blocks = iter(range(0, 1000, transfer.PERIOD)), iter([DATA[:60_000], DATA[60_000:62_000]])
+    monkeypatch.setattr(transfer, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(transfer, "_read", lambda _: next(blocks))
+    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
+    with pytest.raises(DataMissingError, match="only 2,000 bytes came in 60 seconds, expected 1,000 a second"):
+        fetch(server.remote(), tmp_path, quiet=True)
+    assert contents(tmp_path) == {"file.bin.part": DATA[:62_000]}
 
 
 # --- ranges
@@ -354,6 +367,23 @@ def test_another_range_than_was_asked_for_is_never_appended(server, tmp_path, fo
     body = DATA if " 0-" in found else b"of no use" * 1000
     server.answers = [says(206, body, **({"Content_Range": found} if found else {})), right]
     assert_whole(server, tmp_path, "bytes=100000-", *([] if body is DATA else [None]))
+
+
+def test_the_rest_of_a_file_may_look_like_a_page(server, tmp_path):
+    data = DATA[:HALF] + PAGE + DATA[HALF + len(PAGE) :]
+    put_part(tmp_path)
+    server.answers = [says(206, data[HALF:], Content_Range="bytes 100000-199999/200000")]
+    sums = {"md5": hashlib.md5(data).hexdigest(), "sha256": hashlib.sha256(data).hexdigest()}
+    fetch(server.remote(**sums), tmp_path, quiet=True)
+    assert contents(tmp_path) == {"file.bin": data}
+
+
+def test_the_bytes_are_asked_for_as_they_are(server, tmp_path):
+    def only_so(handler, start):
+        handler.answer(200 if handler.headers["Accept-Encoding"] == "identity" else 500, DATA)
+
+    server.answers = [only_so]
+    assert_whole(server, tmp_path, None)
 
 
 @pytest.mark.parametrize("total", ["200000", "*"])
@@ -454,8 +484,13 @@ def test_the_body_of_a_redirect_is_not_read(server, other, tmp_path):
 def test_redirects_without_end_are_left(server, tmp_path):
     server.answers = [says(302, Location="/file.bin")]
     assert_refused(
-        server, tmp_path, f"it redirected more than {MAX_HOPS} times, at last to {server.url}", asked=MAX_HOPS
+        server, tmp_path, f"it redirected more than {MAX_HOPS} times, at last to {server.url}", asked=MAX_HOPS + 1
     )
+
+
+def test_as_many_redirects_as_are_allowed_are_followed(server, tmp_path):
+    server.answers = [*[says(302, Location="/file.bin")] * MAX_HOPS, right]
+    assert_whole(server, tmp_path, *[None] * (MAX_HOPS + 1))
 
 
 @pytest.mark.parametrize("target", ["ftp://127.0.0.1/file.bin", "file:///etc/hostname"])
