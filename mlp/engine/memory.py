@@ -1,6 +1,5 @@
 """The plans of an engine within the memory there is: which are kept, and how large their shards may be."""
 
-import copy
 import gc
 import logging
 import os
@@ -157,7 +156,7 @@ class StateBefore:
             if isinstance(rng, np.random.RandomState):
                 self._streams.append((rng, rng.get_state(legacy=False)))
             elif isinstance(rng, np.random.Generator):
-                self._streams.append((rng.bit_generator, copy.deepcopy(rng.bit_generator.state)))
+                self._streams.append((rng.bit_generator, rng.bit_generator.state))
 
     def put_back(self) -> None:
         """Make it as it was."""

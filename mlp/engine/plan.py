@@ -50,7 +50,7 @@ class Plan:
     `outputs` runs forward; `gradients` then runs backward, with the memory of that forward pass. With an `error` that
     is a mean over examples, `train` runs both with the error between them, so that a shard without batch
     normalisation goes all the way and back while it is in the cache. A shard has `most` examples at most, where that is
-    given. The memory is taken by the first run, all of it before anything else happens.
+    given. The memory of values and scratch is taken by the first run, before anything else happens.
     """
 
     def __init__(

@@ -114,9 +114,7 @@ class Runner:
                 self._test()
 
     def memory(self) -> tuple[int | None, int | None]:
-        """Return the bytes that a training step and an evaluation's take, as `Engine.memory` knows them."""
-        if self.device == "gpu":
-            return None, None
+        """Return the bytes that a training step and an evaluation's take, as `Engine.memory` knows them: on the CPU."""
         height, width, channels = self.data.train.pixels.shape[1:]
         sizes = [(self.data.train, self.experiment.batch_size, True), (self.data.valid, EVALUATION_BATCH, False)]
         step, evaluation = (

@@ -438,6 +438,14 @@ def test_an_answer_that_is_no_file_is_told_and_not_asked_for_again(server, tmp_p
     assert_refused(server, tmp_path, words)
 
 
+def test_what_a_header_holds_is_told_short_and_printable(server, tmp_path):
+    server.answers = [says(503, Retry_After="\x1b[2J" + "x" * 1000)]
+    with pytest.raises(DataMissingError) as caught:
+        fetch(server.remote(), tmp_path, quiet=True)
+    assert str(caught.value).isprintable()
+    assert "x" * 100 not in str(caught.value)
+
+
 def test_the_end_of_a_range_where_none_was_asked_for_is_no_file(server, tmp_path):
     server.answers = [says(416)]
     assert_refused(server, tmp_path, "it answered 416")

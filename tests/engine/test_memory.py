@@ -97,6 +97,17 @@ def test_a_plan_that_has_not_run_takes_nothing(monkeypatch):
     assert plan.num_bytes() > 1e11
 
 
+def test_memory_is_that_of_the_threads_that_were_at_work_and_of_no_more_than_have_a_part(small_shards, threads):
+    threads(3)
+    plan = Plan(convolutional(), SHAPE, np.float32, EVALUATION)
+    on_three = plan.num_bytes()
+    plan.outputs(random(*SHAPE, dtype=np.float32))
+    threads(1)
+    assert plan.num_bytes() == on_three  # it still holds that of three
+    assert plan.num_bytes(1) < plan.num_bytes(2) < on_three
+    assert plan.num_bytes(1000) == plan.num_bytes(plan.executor.cut.num_parts) > on_three
+
+
 def test_a_measure_says_what_scratch_takes():
     def use(scratch):
         return [
@@ -437,6 +448,17 @@ def test_the_state_of_layers_inside_containers_is_put_back():
     np.testing.assert_array_equal(model.fprop(random(5, 4))[-1], first)
     np.testing.assert_array_equal(norm.running_mean, changed)
     assert dropout.rng is not None
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64])
+def test_the_state_of_any_random_stream_is_put_back(kind):
+    layer = DropoutLayer(rng=np.random.Generator(kind(1)))
+    layer.rng.random(3)
+    layer.rng.integers(10, dtype=np.uint8)  # half of a number is left over
+    before = StateBefore([layer])
+    first = [layer.rng.random(1000).tolist(), layer.rng.integers(10, size=7, dtype=np.uint8).tolist()]
+    before.put_back()
+    assert [layer.rng.random(1000).tolist(), layer.rng.integers(10, size=7, dtype=np.uint8).tolist()] == first
 
 
 @on_linux

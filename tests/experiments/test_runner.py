@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlp.checkpoints import CheckpointError, load_checkpoint
+from mlp.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from mlp.data_providers import ImageDataProvider
 from mlp.engine import Engine
 from mlp.errors import CrossEntropySoftmaxError
@@ -452,6 +452,15 @@ def test_records_that_are_not_the_checkpoint_s_are_refused(tmp_path, name, chang
     with pytest.raises(RecordError, match=r"rows of metrics\.csv and gradient_flow\.csv are not those .* Put it back"):
         run(folder, tiny.VGG)
     assert before == {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
+
+
+def test_a_checkpoint_from_before_records_were_hashed_is_gone_on_from(tmp_path, uninterrupted):
+    folder = new_folder(tmp_path, tiny.VGG)
+    part = Runner(tiny.VGG, tiny.shapes(), folder, "cpu", quiet=True)
+    part.run(stop_after=2)
+    save_checkpoint(folder.last_checkpoint, part.model, part.rule, part.position.to_dict())
+    run(folder, tiny.VGG)
+    tiny.assert_same_results(folder.path, uninterrupted["vgg08"].path)
 
 
 def test_the_seconds_of_an_epoch_are_no_part_of_the_result(tmp_path, uninterrupted):

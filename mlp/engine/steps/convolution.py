@@ -1,7 +1,7 @@
 """Convolution with its bias, on a shard."""
 
 from math import prod
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,7 +38,8 @@ class ConvolutionStep(Step):
         self.method = choose_method(self.geometry, self.size)
         self.shape = (inputs.shape[0], layer.kernels.shape[0])
         self.outputs = Value(MAP, (self.shape[1], *self.geometry.output_size(self.size)))
-        self.trains, self.grads_wrt_inputs = False, cast(Value | None, None)
+        self.trains = False
+        self.grads_wrt_inputs: Value | None = None
         builder.before.append(self._prepare)
         builder.reserve.append(self._take_scratch)
         numbers = WINDOW * WINDOW * prod(self.shape) if self.method == "winograd" else layer.kernels.size

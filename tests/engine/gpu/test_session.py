@@ -403,7 +403,8 @@ def test_a_parameter_that_breaks_after_a_finite_loss_is_seen_before_it_is_saved(
     experiment, data = replace(tiny.VGG, epochs=1), tiny.shapes()
     folder = folders(experiment)
     run = Runner(experiment, data, folder, "gpu", quiet=True)
-    real = run.session.run
+    assert run.memory() == (None, None)
+    steps, real = run.train_batches.num_batches, run.session.run
 
     def hurt(*arguments):
         sums = real(*arguments)
@@ -412,6 +413,8 @@ def test_a_parameter_that_breaks_after_a_finite_loss_is_seen_before_it_is_saved(
 
     monkeypatch.setattr(run.session, "run", hurt)
     saved = folder.last_checkpoint.read_bytes()
-    with pytest.raises(TrainingBrokeError, match="step by step from the last checkpoint on, it does not"):
+    message = f"between steps 1 and {steps}; step by step from the last checkpoint on, it does not"
+    with pytest.raises(TrainingBrokeError, match=message):
         run.run()
+    assert run.position.step == steps > 1
     assert folder.last_checkpoint.read_bytes() == saved
