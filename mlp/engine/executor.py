@@ -239,9 +239,7 @@ class Executor:
         for value, place in self.program.places.items():
             memory = self._memory[place.piece]
             if memory is None:
-                name = ("value", place.piece)
-                scratch.empty(name, value.memory_shape(self.cut.sizes[0]), self.dtype)  # room for the largest shard
-                array = scratch.empty(name, value.memory_shape(shard.n), self.dtype)
+                array = scratch.empty(("value", place.piece), value.memory_shape(shard.n), self.dtype)
             else:
                 array = memory[part if value.kind == SUMS else index]
             shard.put(value, array, memory is None)

@@ -73,6 +73,8 @@ def test_all_memory_is_known_before_a_plan_runs_and_taken_by_its_first_run(
     purpose, norm, dtype, method, padding, small_shards, threads, monkeypatch
 ):
     monkeypatch.setenv("MLP_CONV", method)
+    pieces, take = [], Scratch._take
+    monkeypatch.setattr(Scratch, "_take", lambda *arguments: pieces.append(take(*arguments)) or pieces[-1])
     threads(2)
     plan = Plan(convolutional(dtype, norm, padding), SHAPE, dtype, purpose)
     predicted = plan.num_bytes()
@@ -88,7 +90,7 @@ def test_all_memory_is_known_before_a_plan_runs_and_taken_by_its_first_run(
     batch = sum(array.nbytes for arrays in executor._memory if arrays is not None for array in arrays)
     kept = sum(array.nbytes for step in plan.steps for array in getattr(step, "matrices", []))
     assert predicted == batch + kept + sum(hand.scratch.num_bytes() for hand in executor._hands.values())
-    assert predicted == plan.num_bytes()
+    assert predicted == plan.num_bytes() == batch + kept + sum(piece.nbytes for piece in pieces)  # none was replaced
 
 
 def test_a_plan_that_has_not_run_takes_nothing(monkeypatch):

@@ -60,3 +60,13 @@ def test_zeros_are_zero_at_first_and_belong_to_their_shape():
     assert (scratch.zeros("a", (4, 3), np.float64) == 0).all()
     assert (scratch.zeros("a", (3, 4), np.float32) == 0).all()
     assert (scratch.zeros("a", (3, 4), np.float64)[1:] == 5.0).all()
+
+
+def test_what_is_made_of_the_memory_is_made_once_for_each_key():
+    scratch, made = Scratch(), []
+
+    def make():
+        made.append(scratch.empty("a", (2,), np.float32))
+        return len(made)
+
+    assert [scratch.once(key, make) for key in ("x", "y", "x", "y")] == [1, 2, 1, 2]
