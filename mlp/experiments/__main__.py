@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mlp.experiments: {error}", file=sys.stderr)
         return commands.BROKE
     except MemoryError as error:
-        print(f"mlp.experiments: out of memory ({error}): use a smaller --batch-size", file=sys.stderr)
+        print(f"mlp.experiments: out of memory ({error}): free some, or use a smaller --batch-size", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"mlp.experiments: {error}", file=sys.stderr)

@@ -74,4 +74,5 @@ def test_where_memory_is_not_enough_at_all_one_sentence_says_what_to_do(call, tm
     monkeypatch.setattr(runner, "train_step", full)
     assert call("vgg08", *OPTIONS, "--runs-dir", tmp_path, "--quiet") == 1
     said = capsys.readouterr().err
-    assert said == "mlp.experiments: out of memory (Unable to allocate 1 TiB): use a smaller --batch-size\n"
+    advice = "free some, or use a smaller --batch-size"
+    assert said == f"mlp.experiments: out of memory (Unable to allocate 1 TiB): {advice}\n"
