@@ -80,6 +80,7 @@ def test_all_memory_is_known_before_a_plan_runs_and_taken_by_its_first_run(
     predicted = plan.num_bytes()
     executor = plan.executor
     assert len(set(executor.cut.sizes)) == 2  # shards of both sizes
+    assert plan.shard_size == max(executor.cut.sizes)
     executor.take_memory()
     taken = [hand.scratch.sizes() for hand in executor._hands.values()]
     for _ in range(2):
@@ -325,6 +326,12 @@ def test_plans_of_one_pass_share_a_workspace(held):
 def test_a_workspace_is_a_whole_number_of_bytes(workspace):
     with pytest.raises((TypeError, ValueError), match=r"Engine: workspace is .*, expected a whole number >= 1"):
         an_engine(convolutional(), workspace=workspace)
+
+
+def test_a_copy_of_an_engine_has_its_workspace():
+    engine = copy.copy(an_engine(convolutional(), workspace=100_000))
+    with pytest.raises(WorkspaceError, match=r"the workspace has 0\.1 MB"):
+        engine.predict(random(1000, *SHAPE[1:]))
 
 
 def test_layers_by_their_own_passes_have_no_workspace():
