@@ -428,6 +428,17 @@ def test_nothing_of_a_pass_that_failed_is_there_when_it_is_repeated(monkeypatch)
     assert len(left) > 1
 
 
+def test_the_plans_of_a_pass_are_kept_however_large_they_are(monkeypatch):
+    monkeypatch.setattr("mlp.engine.memory._PLANS_BYTES", 1)
+    engine, found = an_engine(remembering()), []
+    for _ in range(2):
+        engine.forward_backward(random(*SHAPE), labels())
+        found.append(engine.plans())
+    sizes = [plan.num_bytes() for plan in found[0]]
+    assert sum(sizes) > 1.5 * max(sizes)
+    assert found[0] == found[1] == engine.plans_in_use()
+
+
 def test_an_evaluation_is_repeated_too(monkeypatch, caplog):
     x = random(*SHAPE, dtype=np.float64)
     wanted = an_engine(remembering()).predict(x)
