@@ -199,7 +199,12 @@ class Runner:
         where = f"in epoch {epoch}, between steps {first} and {last}"
         warn(f"the training broke {where}. Going back to the last checkpoint, and on one by one, to find the step")
         self._recover()
-        while (self.position.epoch, self.position.step) < (epoch - 1, last):
+        if self.position.epoch < epoch - 1:
+            raise TrainingBrokeError(
+                f"the training broke {where}, and there is no checkpoint of that epoch to find the step from, but one "
+                f"of epoch {self.position.epoch + 1}: resume the run from there (--resume), so that there is one"
+            )
+        while self.position.step < last:
             self._train_step(batches, progress)
         raise TrainingBrokeError(f"the training broke {where}; step by step from the last checkpoint on, it does not")
 

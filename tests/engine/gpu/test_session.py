@@ -418,3 +418,26 @@ def test_a_parameter_that_breaks_after_a_finite_loss_is_seen_before_it_is_saved(
         run.run()
     assert run.position.step == steps > 1
     assert folder.last_checkpoint.read_bytes() == saved
+
+
+def test_a_break_with_no_checkpoint_of_its_epoch_is_said_with_what_to_do(gpu, folders, monkeypatch):
+    """The last one is lost, and the one before it is of an epoch before."""
+    experiment, data = replace(tiny.VGG, epochs=3), tiny.shapes()
+    folder = folders(experiment)
+    run = Runner(experiment, data, folder, "gpu", quiet=True)
+    real = run.session.run
+
+    def hurt(epoch, *arguments):
+        sums = real(epoch, *arguments)
+        if epoch == 1:
+            folder.last_checkpoint.unlink()
+            run.model.flat_params()[5] = np.inf
+        return sums
+
+    monkeypatch.setattr(run.session, "run", hurt)
+    with pytest.raises(TrainingBrokeError, match=r"in epoch 2, .* one of epoch 1: resume"):
+        run.run()
+    resumed, whole = Runner(experiment, data, RunFolder.open(folder.path), "gpu", quiet=True), folders(experiment)
+    resumed.run()
+    Runner(experiment, data, whole, "gpu", quiet=True).run()
+    tiny.assert_same_results(whole.path, folder.path)
