@@ -140,9 +140,15 @@ class Executor:
                     work = self._work(phase.actions, backwards=i % 2 > 0)
                     run_on_threads(work, self.cut.num_parts, self.num_threads)
 
-    def total(self, sums: Value) -> Array:
-        """Return the sum over all parts, added in order."""
-        return sum(self._arrays(sums)[1:], start=self._arrays(sums)[0])
+    def total(self, sums: Value, out: Array | None = None) -> Array:
+        """Return the sum over all parts, added in order; in `out` where that is given."""
+        first, *others = self._arrays(sums)
+        if out is None:
+            out = np.empty(sums.shape, self.dtype)
+        out[...] = first
+        for other in others:
+            out += other
+        return out
 
     def flat(self, value: Value) -> list[Array]:
         """Return every shard's array of a value as (H, W n C) or (n, D)."""

@@ -52,9 +52,11 @@ class AffineStep(Step):
         matmul_rows(shard.arrays[self.grads_value], self.layer.weights, shard.arrays[self.grads_wrt_inputs])
 
     def _finish(self, batch: Executor) -> None:
-        found = self.grads if self.alone else [batch.total(value) for value in self.sums]
-        for target, value in zip(self.grads, self.layer.with_penalties(found), strict=True):
-            target[...] = value
+        if not self.alone:
+            for value, grad in zip(self.sums, self.grads, strict=True):
+                batch.total(value, grad)
+        for grad, value in zip(self.grads, self.layer.with_penalties(self.grads), strict=True):
+            grad[...] = value
 
 
 class LayerStep(Step):
