@@ -161,8 +161,9 @@ class Executor:
 
     def num_bytes(self, threads: int | None = None) -> int:
         """Return all the bytes that are taken, or will be: for the batch's values, and by each of so many threads."""
-        threads = max(self.num_threads, len(self._hands)) if threads is None else min(threads, self.cut.num_parts)
-        return self.batch_bytes + threads * self.thread_bytes
+        if threads is None:
+            threads = max(self.num_threads, len(self._hands))
+        return self.batch_bytes + min(threads, self.cut.num_parts, self.most_threads) * self.thread_bytes
 
     @property
     def num_threads(self) -> int:

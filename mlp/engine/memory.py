@@ -76,23 +76,26 @@ class Plans:
     def fitted(self, make: Callable[[int | None], Plan]) -> Plan:
         """Return a plan of ``make(most)`` that keeps within the workspace, `most` being the examples in a shard.
 
-        Shards are halved until threads on all cores of the machine fit; where not even shards of one example do, there
-        are fewer threads. So the cut, and with it the bits, do not depend on the number of threads. Raises
+        Shards are halved until threads on all cores of the machine fit; where they never do, those are taken that take
+        least, on fewer threads. So the cut, and with it the bits, do not depend on the number of threads. Raises
         WorkspaceError.
         """
         plan = make(self.most)
         if self.workspace is None:
             return plan
-        room = self.workspace - sum(plan.num_bytes() for plan in self.in_use())
-        while plan.num_bytes(os.cpu_count() or 1) > room and plan.shard_size > 1:
-            plan = make(plan.shard_size // 2)
+        cores = os.cpu_count() or 1
+        room = self.workspace - sum(used.num_bytes(cores) for used in self.in_use() if isinstance(used, Plan))
+        tried = [plan]
+        while tried[-1].num_bytes(cores) > room and tried[-1].shard_size > 1:
+            tried.append(make(tried[-1].shard_size // 2))
+        plan = tried[-1] if tried[-1].num_bytes(cores) <= room else min(tried, key=lambda each: each.num_bytes(1))
         least = plan.num_bytes(1)
         if least > room:
             raise WorkspaceError(
                 f"a batch of shape {plan.shape} needs {least / MB:,.1f} MB of memory, and the workspace has "
                 f"{room / MB:,.1f} MB for it: allow more (workspace, --workspace-mb), or use a smaller batch"
             )
-        plan.executor.most_threads = 1 + (room - least) // max(plan.executor.thread_bytes, 1)
+        plan.executor.most_threads = min(cores, 1 + (room - least) // max(plan.executor.thread_bytes, 1))
         return plan
 
     def run(self, layers: Sequence[Layer], a_pass: Callable[[], T]) -> T:

@@ -233,7 +233,7 @@ def test_a_workspace_bounds_plans_and_gives_the_same_bits_on_any_number_of_threa
         step = engine.forward_backward(x, labels(64))
         (bounded,) = engine.plans()
         executor = bounded.executor
-        assert bounded.num_bytes() <= bound
+        assert bounded.num_bytes() <= bounded.num_bytes(os.cpu_count()) <= bound
         assert executor.batch_bytes + sum(hand.scratch.num_bytes() for hand in executor._hands.values()) <= bound
         assert bounded.shard_size < plan.shard_size or share == 0.9
         assert bounded.num_bytes(os.cpu_count()) <= bound or bounded.shard_size == 1  # on all cores, where that can be
@@ -241,6 +241,51 @@ def test_a_workspace_bounds_plans_and_gives_the_same_bits_on_any_number_of_threa
         for one, other in zip(step.grads, wanted.grads, strict=True):
             assert_close(one, other)
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("share", [0.95, 1.5, 1.8])
+def test_two_plans_of_a_pass_are_cut_alike_on_any_number_of_threads(share, threads, small_shards, monkeypatch):
+    """What the first takes leaves the second as much room, whatever the threads."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    x = random(64, 3, 12, 12, dtype=np.float32)
+
+    def layers():
+        upper = [moved(Convolution2DLayer(6, 6, 3, padding=1)), *convolutional(norm=False)[-2:-1]]
+        lower = [moved(Convolution2DLayer(3, 6, 3, padding=1)), LeakyReluLayer(), Mine(), *upper]
+        return [layer.astype(np.float32) for layer in [*lower, moved(AffineLayer(6, 5))]]
+
+    threads(1)
+    free = an_engine(layers())
+    free.forward_backward(x, labels(64))
+    bound = int(share * sum(plan.num_bytes(1) for plan in free.plans()))
+    found = []
+    for count in (1, 2, 3, 5):
+        threads(count)
+        engine = an_engine(layers(), workspace=bound)
+        try:
+            found.append((bits(engine.forward_backward(x, labels(64))), [plan.shard_size for plan in engine.plans()]))
+        except WorkspaceError as error:
+            found.append(str(error))
+            continue
+        assert len(engine.plans()) == 2
+        assert sum(plan.num_bytes() for plan in engine.plans()) <= bound
+    assert isinstance(found[0], tuple) or share < 1
+    assert all(one == found[0] for one in found)
+
+
+def test_where_smaller_shards_take_more_memory_the_least_is_taken_and_named():
+    """A wide affine layer's gradient is summed in every part, and small shards make more parts."""
+    layers = [layer.astype(np.float32) for layer in [moved(AffineLayer(1000, 900)), ReluLayer(), AffineLayer(900, 5)]]
+    engine = an_engine(layers)
+    engine.memory((2000, 1000))
+    (plan,) = engine.plans()
+    least = plan.num_bytes(1)
+    assert Plan(layers, plan.shape, np.float32, TRAINING, engine.error, 1).num_bytes(1) > 1.5 * least
+    tight = an_engine(layers, workspace=least)
+    tight.memory((2000, 1000))
+    assert [made.shard_size for made in tight.plans()] == [plan.shard_size]
+    with pytest.raises(WorkspaceError, match=f"needs {least / 1e6:,.1f} MB"):
+        an_engine(layers, workspace=least - 1).memory((2000, 1000))
 
 
 def test_sums_of_parts_are_added_without_memory_of_their_own():
