@@ -99,14 +99,21 @@ class Plans:
         return plan
 
     def run(self, layers: Sequence[Layer], a_pass: Callable[[], T]) -> T:
-        """Run a pass through layers; where memory runs out, put their state back and run again with smaller shards."""
+        """Run a pass through layers; where memory runs out, put their state back and run again with smaller shards.
+
+        Where that does not help either, the error comes out, and all is as it was before.
+        """
+        most = self.most
         while True:
             before = StateBefore(layers)
             try:
                 return a_pass()
-            except MemoryError as error:
+            except (MemoryError, WorkspaceError) as error:
                 before.put_back()
-                if not self._halve(error):
+                if isinstance(error, WorkspaceError) or not self._halve(error):
+                    if self.most != most:
+                        self.most = most
+                        self.clear()
                     raise
             gc.collect()  # the error's frames hold plans
 

@@ -4,6 +4,7 @@ import copy
 import gc
 import itertools
 import json
+import logging
 import os
 import re
 import subprocess
@@ -515,6 +516,63 @@ def test_where_not_even_shards_of_one_example_fit_the_error_comes_out_and_nothin
         engine.forward_backward(random(*SHAPE), labels())
     for (name, one), (_, other) in zip(engine.model.named_arrays().items(), before.named_arrays().items(), strict=True):
         np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+class Greedy(Mine):
+    """A user's layer for which memory runs out, whatever the shards."""
+
+    greedy = True
+
+    def fprop(self, inputs):
+        if self.greedy:
+            raise MemoryError("all of it")
+        return super().fprop(inputs)
+
+
+def test_where_smaller_shards_do_not_help_later_passes_have_the_shards_of_before(caplog):
+    x, greedy = random(*SHAPE), Greedy()
+    engine = an_engine([*convolutional(np.float64, norm=False), greedy])
+    with pytest.raises(MemoryError, match="all of it"):
+        engine.forward_backward(x, labels())
+    assert len(caplog.records) > 1
+    greedy.greedy = False
+    step = engine.forward_backward(x, labels())
+    assert bits(step) == bits(an_engine(engine.model.layers).forward_backward(x, labels()))
+    assert max(plan.shard_size for plan in engine.plans()) > 1
+
+
+class Larger(Mine):
+    """A user's layer whose outputs are more than a workspace allows the plan above it."""
+
+    def fprop(self, inputs):
+        return inputs.repeat(12, 2)
+
+
+def test_where_a_later_plan_does_not_fit_the_workspace_nothing_has_changed():
+    layers = [BatchNormalizationLayer(3), DropoutLayer(np.random.RandomState(3)), Larger(), *convolutional(np.float64)]
+    lower = an_engine(layers[:1]).memory(SHAPE, np.float64)
+    engine = an_engine(layers, workspace=lower + 100_000)
+    mean, draws = layers[0].running_mean.copy(), copy.deepcopy(layers[1].rng)
+    with pytest.raises(WorkspaceError, match=r"batch of shape \(29, 3, 144, 12\)"):
+        engine.forward_backward(random(*SHAPE), labels())
+    np.testing.assert_array_equal(layers[0].running_mean, mean)
+    assert layers[1].rng.random_sample() == draws.random_sample()
+
+
+def test_a_plan_s_memory_is_free_before_the_step_is_repeated_also_where_a_handler_keeps_records(monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
+    failed, original = [], Executor.total
+
+    def total(self, *arguments):
+        if not failed:
+            failed.append(weakref.ref(self))
+            raise MemoryError("Unable to allocate 1 TiB")
+        assert failed[0]() is None
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Executor, "total", total)
+    an_engine(convolutional()).forward_backward(random(*SHAPE, dtype=np.float32), labels())
+    assert len(caplog.records) == 1
 
 
 def test_the_state_of_layers_inside_containers_is_put_back():
