@@ -153,7 +153,7 @@ class Plans:
 
 
 class StateBefore:
-    """What a pass in training mode changes in layers - running statistics, random streams -, to be put back."""
+    """What a pass in training mode changes in layers, to be put back: running statistics, streams in attributes."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._arrays: list[tuple[Any, Any]] = []
@@ -162,11 +162,11 @@ class StateBefore:
             for name in layer.state_names:
                 array = getattr(layer, name)
                 self._arrays.append((array, array.copy()))
-            rng = getattr(layer, "rng", None)
-            if isinstance(rng, np.random.RandomState):
-                self._streams.append((rng, rng.get_state(legacy=False)))
-            elif isinstance(rng, np.random.Generator):
-                self._streams.append((rng.bit_generator, rng.bit_generator.state))
+            for value in vars(layer).values():
+                if isinstance(value, np.random.RandomState):
+                    self._streams.append((value, value.get_state(legacy=False)))
+                elif isinstance(value, np.random.Generator):
+                    self._streams.append((value.bit_generator, value.bit_generator.state))
 
     def put_back(self) -> None:
         """Make it as it was."""

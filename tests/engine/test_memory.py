@@ -541,6 +541,30 @@ def test_where_smaller_shards_do_not_help_later_passes_have_the_shards_of_before
     assert max(plan.shard_size for plan in engine.plans()) > 1
 
 
+class Noisy(Mine):
+    """A user's layer with random streams of other names than the library's."""
+
+    def __init__(self):
+        self.noise, self.sign = np.random.RandomState(5), np.random.default_rng(6)
+
+    def fprop(self, inputs):
+        return inputs + self.noise.standard_normal(inputs.shape) * self.sign.choice([-1.0, 1.0])
+
+    def bprop(self, inputs, outputs, grads_wrt_outputs):
+        return grads_wrt_outputs
+
+
+def test_random_streams_of_a_user_s_layer_are_put_back_whatever_their_names(monkeypatch):
+    x = random(*SHAPE)
+    with monkeypatch.context() as patch:
+        scarce(patch, 3)
+        engine = an_engine([Noisy(), *convolutional(np.float64)])
+        steps = [engine.forward_backward(x, labels()) for _ in range(2)]
+    smaller = an_engine([Noisy(), *convolutional(np.float64)])
+    smaller._plans.most = engine._plans.most
+    assert [bits(step) for step in steps] == [bits(smaller.forward_backward(x, labels())) for _ in range(2)]
+
+
 class Larger(Mine):
     """A user's layer whose outputs are more than a workspace allows the plan above it."""
 
