@@ -147,8 +147,10 @@ class Engine:
         """Return how many bytes a pass over inputs of this shape will take on the CPU, beside inputs and parameters.
 
         That is what the plan takes when it first runs, the outputs and, in training, the gradients. None where no plan
-        goes through the whole model: what layers take that run by their own passes is not known.
+        goes through the whole model: what layers take that run by their own passes is not known. Of those that do so
+        in shards (pooling by maxima, sigmoids, reshaping, ...) it is not counted: a few arrays of a shard a thread.
         """
+        shape = tuple(check_positive_int("Engine.memory: a length in shape", length, 0) for length in shape)
         if not self._has_plans():
             return None
         with self._alone():

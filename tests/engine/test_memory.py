@@ -214,6 +214,14 @@ def test_memory_counts_outputs_and_gradients_and_knows_no_layers_of_a_user():
     assert an_engine([*convolutional()[:3], DropoutLayer(), *convolutional()[3:]]).memory(SHAPE) is None
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 12, -1), (4.0, 3, 12, 12), "ab", (True, 3, 12, 12), (None, 3, 12, 12)])
+def test_a_shape_whose_memory_is_asked_for_is_of_whole_numbers(shape):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"Engine.memory: a length in shape is .*, expected a whole number"
+    ):
+        an_engine(convolutional()).memory(shape)
+
+
 def bits(step):
     return [step.loss, *(array.tobytes() for array in (step.outputs, *step.grads))]
 
