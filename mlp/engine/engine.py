@@ -17,7 +17,7 @@ from mlp.engine.catalogue import is_known, output_shape
 from mlp.engine.gpu import GpuPlan, GpuSession
 from mlp.engine.gpu.plan import PRECISIONS, arrays_fit, error_fits
 from mlp.engine.gpu.session import open_session
-from mlp.engine.memory import AnyPlan, Planned, Plans
+from mlp.engine.memory import AnyPlan, Planned, Plans, layers_that_change
 from mlp.engine.passes import Purpose, Step
 from mlp.engine.piece import Piece
 from mlp.engine.plan import Plan
@@ -82,6 +82,7 @@ class Engine:
         self._plans = Plans(None if workspace is None else check_positive_int("Engine: workspace", workspace))
         self._known: list[Any] = []
         self._params: list[Array] = []
+        self._changing: list[Layer] = []
         self._lock = Lock()
 
     def __reduce__(self) -> Any:
@@ -101,7 +102,7 @@ class Engine:
         with self._alone():
             self._check(inputs)
             purpose = Purpose(stochastic, backward=False)
-            return self._plans.run(self.model.layers, lambda: self._forward(inputs, purpose)[-1].outputs)
+            return self._plans.run(self._changing, lambda: self._forward(inputs, purpose)[-1].outputs)
 
     def forward_backward(self, inputs: Array, targets: Array) -> Step:
         """Return the error, the outputs and the gradients of all parameters, of a batch in training mode."""
@@ -112,7 +113,7 @@ class Engine:
                 return self._by_layers(inputs, targets)
         with self._alone():
             self._check(inputs)
-            return self._plans.run(self.model.layers, lambda: self._by_plans(inputs, targets))
+            return self._plans.run(self._changing, lambda: self._by_plans(inputs, targets))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -266,6 +267,7 @@ class Engine:
         if len(present) != len(self._known) or not all(map(operator.is_, present, self._known)):
             self._plans.clear()
             self._known, self._params = present, self.model.params
+            self._changing = layers_that_change(self.model.layers)
 
 
 def _fingerprint(layers: Sequence[Layer], found: list[Any]) -> None:

@@ -3,11 +3,12 @@
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from mlp.engine.catalogue import is_known
 from mlp.engine.gpu import GpuPlan
 from mlp.engine.plan import Plan
 from mlp.layers import Layer
@@ -99,7 +100,7 @@ class Plans:
         return plan
 
     def run(self, layers: Sequence[Layer], a_pass: Callable[[], T]) -> T:
-        """Run a pass through layers; where memory runs out, put their state back and run again with smaller shards.
+        """Run a pass that changes these layers; where memory runs out, put them back and run again with smaller shards.
 
         Where that does not help either, the error comes out, and all is as it was before.
         """
@@ -158,7 +159,7 @@ class StateBefore:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._arrays: list[tuple[Any, Any]] = []
         self._streams: list[tuple[Any, Any]] = []
-        for layer in _all_layers(layers):
+        for layer in layers:
             for name in layer.state_names:
                 array = getattr(layer, name)
                 self._arrays.append((array, array.copy()))
@@ -179,7 +180,11 @@ class StateBefore:
                 stream.state = before
 
 
-def _all_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
+def layers_that_change(layers: Sequence[Layer]) -> list[Layer]:
+    """Return those of the layers, and of those inside them, which a pass may change: not what plans know as pure."""
+    found: list[Layer] = []
     for layer in layers:
-        yield layer
-        yield from _all_layers(layer.children())
+        if layer.state_names or not is_known(layer):
+            found.append(layer)
+        found += layers_that_change(layer.children())
+    return found

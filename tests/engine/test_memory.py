@@ -18,7 +18,7 @@ import pytest
 
 from mlp.engine import Engine, WorkspaceError
 from mlp.engine.executor import Executor
-from mlp.engine.memory import StateBefore
+from mlp.engine.memory import StateBefore, layers_that_change
 from mlp.engine.plan import Plan, Purpose
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.kernels.scratch import Measure, Scratch
@@ -610,7 +610,7 @@ def test_a_plan_s_memory_is_free_before_the_step_is_repeated_also_where_a_handle
 def test_the_state_of_layers_inside_containers_is_put_back():
     model = MultipleLayerModel([ResidualLayer([BatchNormalizationLayer(4), DropoutLayer(np.random.RandomState(3))])])
     norm, dropout = model.layers[0].layers
-    before = StateBefore(model.layers)
+    before = StateBefore(layers_that_change(model.layers))
     first = model.fprop(random(5, 4))[-1]
     changed = norm.running_mean.copy()
     before.put_back()
@@ -686,3 +686,12 @@ print(json.dumps(sizes[1] - sizes[0]))
         MLP_NUM_THREADS="2",
     )
     assert grown <= 2**20, f"{grown / 2**20:.2f} MiB"
+
+
+def test_of_a_network_without_state_nothing_is_kept_for_a_repeat():
+    """It would be a share of a small network's step."""
+    assert layers_that_change(convolutional(norm=False)) == []
+    layers = remembering()
+    assert layers_that_change(layers) == [layers[i] for i in (1, 3, 4, 6, 7)]
+    inside = ResidualLayer([BatchNormalizationLayer(4), ReluLayer()])
+    assert layers_that_change([inside]) == [inside.layers[0]]
