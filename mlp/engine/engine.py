@@ -50,7 +50,8 @@ class Engine:
     `workspace` bounds the bytes that plans on the CPU take at a time. Where they would take more, they work on fewer
     examples at once, or on fewer threads; where that is not enough, WorkspaceError says what is needed. Where memory
     runs out (MemoryError), a line in the log says so, and the pass is repeated with half as many examples at once: its
-    numbers are the same up to rounding. What layers hold under `state_names` and as `rng` is put back before.
+    numbers are the same up to rounding. What layers hold under `state_names`, and their random streams, are put back
+    before.
 
     >>> import numpy as np
     >>> from mlp.engine import Engine

@@ -28,7 +28,7 @@ from mlp.experiments.crash import replay
 from mlp.experiments.environment import Setup, record_environment
 from mlp.experiments.interrupt import Interrupted
 from mlp.experiments.report import profile_table, table
-from mlp.experiments.runner import Runner
+from mlp.experiments.runner import EVALUATION_BATCH, Runner, engine_for
 from mlp.files import FolderLock
 from mlp.models import summary
 from mlp.plots import plot_run
@@ -70,14 +70,17 @@ def run(args: argparse.Namespace) -> int:
     }
     if stored and (before := stored.get("data_sha256")) != (now := config["data_sha256"]):
         raise RecordError(f"{args.resume} was trained on other data: SHA-256 {before}, {data.source} has {now}")
+    memory = _memory(experiment, data, setup)
     if folder is None:
         folder = RunFolder.create(Path(args.runs_dir), experiment.name)
         folder.write_json("config.json", config)
     with FolderLock(folder.path):
-        return _run_in(folder, experiment, data, setup, args)
+        return _run_in(folder, experiment, data, setup, args, memory)
 
 
-def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, setup: Setup, args: argparse.Namespace) -> int:
+def _run_in(
+    folder: RunFolder, experiment: Experiment, data: ImageData, setup: Setup, args: argparse.Namespace, memory: str
+) -> int:
     """Run in a folder that is locked."""
     command = ["python", "-m", "mlp.experiments", experiment.name, "--resume", str(folder.path), *setup.options()]
     if args.data_dir:
@@ -85,7 +88,6 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, setup: S
     runner = Runner(experiment, data, folder, quiet=args.quiet, **setup._asdict())
     parameters = sum(param.size for param in runner.model.params)
     record_environment(folder, setup, data.source, parameters)
-    memory = _memory(runner)
     if not args.quiet:
         where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {setup.device}"
         print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}")
@@ -105,17 +107,21 @@ def _run_in(folder: RunFolder, experiment: Experiment, data: ImageData, setup: S
     return 0
 
 
-def _memory(runner: Runner) -> str:
+def _memory(experiment: Experiment, data: ImageData, setup: Setup) -> str:
     """Say how much memory a run takes, before it does. Raises WorkspaceError where it may not take so much."""
-    step, evaluation = runner.memory()
-    parts = (runner.data.train, runner.data.valid, runner.data.test)
-    images = sum(part.pixels.nbytes for part in parts)
-    plans = (
-        ""
-        if step is None or evaluation is None
-        else (f"{step / 1e6:.1f} MB for a training step and {evaluation / 1e6:.1f} MB for an evaluation, beside ")
-    )
-    return f"memory: {plans}{images / 1e6:.1f} MB of images"
+    images = f"{sum(part.pixels.nbytes for part in (data.train, data.valid, data.test)) / 1e6:.1f} MB of images"
+    if setup.device == "gpu":
+        return f"memory: {images}"
+    height, width, channels = data.train.pixels.shape[1:]
+    engine = engine_for(experiment.build_model(data.num_classes), *setup[1:])
+    found = [
+        engine.memory((min(most, len(part.labels)), channels, height, width), np.float32, training)
+        for part, most, training in ((data.train, experiment.batch_size, True), (data.valid, EVALUATION_BATCH, False))
+    ]
+    if None in found:
+        return f"memory: {images}"
+    step, evaluation = (f"{size / 1e6:.1f} MB" for size in found if size is not None)
+    return f"memory: {step} for a training step and {evaluation} for an evaluation, beside {images}"
 
 
 def _stopped(how: str, command: list[str], status: int) -> int:

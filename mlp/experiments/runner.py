@@ -18,6 +18,7 @@ from mlp.experiments.interrupt import Interrupted, StopAfterStep
 from mlp.experiments.progress import Progress
 from mlp.files import make_folder, warn
 from mlp.learning_rules import KingmaAdamLearningRule
+from mlp.models import Model
 from mlp.optimisers import Scores, evaluate, train_step
 from mlp.records import EpochMetrics, LayerGradient, RecordError, RunFolder, best_epoch
 from mlp.schedulers import CosineAnnealing
@@ -53,6 +54,12 @@ class Position:
         return cls(content["epoch"], content["step"], Scores(*content["scores"]))
 
 
+def engine_for(model: Model, kind: str, precision: str, workspace_mb: int | None) -> Engine:
+    """Return the engine of a run."""
+    workspace = None if workspace_mb is None else workspace_mb * 1_000_000
+    return Engine(model, CrossEntropySoftmaxError(), kind, precision, workspace)
+
+
 class Runner:
     """One run: model, learning rule, data and folder, and the position between them.
 
@@ -74,8 +81,7 @@ class Runner:
         self.experiment, self.data, self.folder = experiment, data, folder
         self.device, self.quiet = device, quiet
         self.model = experiment.build_model(data.num_classes).to_device(device)
-        workspace = None if workspace_mb is None else workspace_mb * 1_000_000
-        self.engine = Engine(self.model, CrossEntropySoftmaxError(), engine, precision, workspace)
+        self.engine = engine_for(self.model, engine, precision, workspace_mb)
         self.rule = KingmaAdamLearningRule(experiment.learning_rate)
         self.rule.initialise(self.model.params)
         self.schedule = CosineAnnealing(experiment.min_learning_rate, experiment.learning_rate, experiment.epochs)
@@ -112,16 +118,6 @@ class Runner:
                     raise Interrupted
             if self.position.epoch == self.experiment.epochs and not self.folder.is_complete():
                 self._test()
-
-    def memory(self) -> tuple[int | None, int | None]:
-        """Return the bytes that a training step and an evaluation's take, as `Engine.memory` knows them: on the CPU."""
-        height, width, channels = self.data.train.pixels.shape[1:]
-        sizes = [(self.data.train, self.experiment.batch_size, True), (self.data.valid, EVALUATION_BATCH, False)]
-        step, evaluation = (
-            self.engine.memory((min(most, len(part.labels)), channels, height, width), np.float32, training)
-            for part, most, training in sizes
-        )
-        return step, evaluation
 
     def _batches(self, images: ImageSet, batch_size: int, training: bool) -> ImageDataProvider:
         return ImageDataProvider(
