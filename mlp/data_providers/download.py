@@ -110,15 +110,17 @@ def _say_nothing(_: str) -> None:
 def _download(remote: RemoteFile, part: Path, quiet: bool) -> None:
     """Download what `part` lacks; where that does not fit what was there, all of it."""
     damaged = part.with_name(f"{remote.name}.damaged")
-    for last in (False, True):
+    again = False
+    while True:
         whole = transfer(remote.url, part, remote.size, quiet)
         found = _difference(part, remote)
         if not found:
             return
         rename(part, damaged)
-        if whole or last:
+        if whole or again:
             raise DataDamagedError(
                 f"{remote.url} gave a wrong file, which was left in {damaged}: it {found}. Try again; where it stays "
                 f"so, something on the way changes it: try another network, or download it by hand"
             )
         (_say_nothing if quiet else warn)(f"{damaged} does not fit together ({found}): downloading all of it anew")
+        again = True

@@ -54,7 +54,9 @@ def transfer(url: str, part: Path, size: int | None, quiet: bool = False) -> boo
     Returns whether all of it came in one answer. Raises TransferError, or OSError where the disk fails; `part` then
     holds what came, and is as before where what came cannot be of the file.
     """
-    for left in reversed(range(ATTEMPTS)):
+    left = ATTEMPTS
+    while True:
+        left -= 1
         have = part.stat().st_size if part.exists() else 0
         try:
             response, start = _ask(url, have, size)
@@ -65,7 +67,6 @@ def transfer(url: str, part: Path, size: int | None, quiet: bool = False) -> boo
         except TransferError as error:
             if left == 0 or isinstance(error, RefusedError):
                 raise
-    raise AssertionError("there is an attempt at least")
 
 
 def _ask(url: str, have: int, size: int | None) -> tuple[requests.Response, int]:

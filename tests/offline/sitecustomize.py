@@ -42,4 +42,8 @@ def refuse(event, arguments):
         )
 
 
-sys.addaudithook(refuse)
+started_with = sys.modules.get("sitecustomize")
+if __name__ != "sitecustomize" and getattr(started_with, "__file__", None) == __file__:
+    NetworkUsed = started_with.NetworkUsed
+else:
+    sys.addaudithook(refuse)
