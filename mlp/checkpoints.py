@@ -129,7 +129,9 @@ def load_newest_checkpoint(
         try:
             progress = load_checkpoint(kept, model, learning_rule)
         except CheckpointError as other:
-            raise CheckpointError(f"{error}; nor can the one before it be used: {other}") from other
+            raise CheckpointError(
+                f"{error}; nor can the one before it be used: {other}; put one of them back, or start anew"
+            ) from other
         aside = ""
         if path.exists():
             rename(path, path.with_name(f"{path.name}.damaged"))
@@ -161,6 +163,8 @@ def _read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
 def _check_header(start: bytes) -> None:
     """Raise ValueError unless a safetensors file's header is short, and JSON that names nothing twice."""
+    if len(start) < 8:
+        raise ValueError(f"it has {len(start)} bytes, expected a header at least")
     size = int.from_bytes(start[:8], "little")
     if size > len(start) - 8:
         raise ValueError(f"its header has {size:,} bytes, of which there are {len(start) - 8:,} (at most {MAX_JSON:,})")

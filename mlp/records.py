@@ -149,10 +149,11 @@ class RunFolder:
         self._write("gradient_flow.csv", LayerGradient, _up_to(epoch, flow))
         return True
 
-    def digest(self) -> str:
-        """Return the SHA-256 of all rows, but for the seconds, which are no part of a run's result."""
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each table's rows, but for the seconds, which are no part of a run's result."""
         metrics = [row._replace(seconds=0.0) for row in self.metrics()]
-        return hashlib.sha256(json.dumps([metrics, self.gradient_flow()]).encode()).hexdigest()
+        tables: dict[str, Sequence[Any]] = {"metrics.csv": metrics, "gradient_flow.csv": self.gradient_flow()}
+        return {name: hashlib.sha256(json.dumps(rows).encode()).hexdigest() for name, rows in tables.items()}
 
     def _write(self, name: str, kind: type[Row], rows: Iterable[Row]) -> None:
         text = io.StringIO()
@@ -181,7 +182,10 @@ def _rows(lines: Iterable[str], kind: type[Row]) -> Iterator[Row]:
     for count, row in enumerate(table):
         if count >= MAX_ROWS:
             raise ValueError(f"it has more than {MAX_ROWS:,} rows")
-        found = kind(*(parse(text) for parse, text in zip(types, row, strict=True)))
+        try:
+            found = kind(*(parse(text) for parse, text in zip(types, row, strict=True)))
+        except ValueError as error:
+            raise ValueError(f"row {count + 1}: {error}") from error
         if not 0 < found.epoch <= MAX_EPOCH:
             raise ValueError(f"a row is of epoch {found.epoch}, expected 1..{MAX_EPOCH:,}")
         yield found

@@ -6,6 +6,7 @@ from typing import Self
 
 from mlp.backend import Array
 from mlp.data_providers.images import ImageDataProvider
+from mlp.kernels.parallel import submit
 
 
 class Prefetcher:
@@ -25,11 +26,11 @@ class Prefetcher:
         """Return batch number `index` of this epoch."""
         waiting, self._batch = self._batch, None
         if waiting is None or self._next != (epoch, index):
-            waiting = self._thread.submit(self.provider.batch, epoch, index)
+            waiting = submit(self._thread, self.provider.batch, epoch, index)
         batch = waiting.result()
         self._next = (epoch, index + 1)
         last = index + 1 >= self.provider.num_batches
-        self._batch = None if last else self._thread.submit(self.provider.batch, epoch, index + 1)
+        self._batch = None if last else submit(self._thread, self.provider.batch, epoch, index + 1)
         return batch
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
+from math import ceil, floor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -92,9 +93,10 @@ class Plans:
         plan = tried[-1] if tried[-1].num_bytes(cores) <= room else min(tried, key=lambda each: each.num_bytes(1))
         least = plan.num_bytes(1)
         if least > room:
+            needed, there = ceil(10 * least / MB) / 10, floor(10 * room / MB) / 10
             raise WorkspaceError(
-                f"a batch of shape {plan.shape} needs {least / MB:,.1f} MB of memory, and the workspace has "
-                f"{room / MB:,.1f} MB for it: allow more (workspace, --workspace-mb), or use a smaller batch"
+                f"a batch of shape {plan.shape} needs {needed:,.1f} MB of memory, and the workspace has {there:,.1f} "
+                "MB for it: allow more (workspace, --workspace-mb), or use a smaller batch"
             )
         plan.executor.most_threads = min(cores, 1 + (room - least) // max(plan.executor.thread_bytes, 1))
         return plan

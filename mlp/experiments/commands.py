@@ -86,12 +86,9 @@ def _run_in(
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
     runner = Runner(experiment, data, folder, quiet=args.quiet, **setup._asdict())
-    parameters = sum(param.size for param in runner.model.params)
-    record_environment(folder, setup, data.source, parameters)
+    record_environment(folder, setup, data.source, _num_parameters(runner))
     if not args.quiet:
-        where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {setup.device}"
-        print(f"{experiment.name}: {parameters:,} parameters, {where}, into {folder.path}{runner.position}")
-        print(memory, flush=True)
+        print(_head(runner, setup), memory, sep="\n", flush=True)
     try:
         runner.run(args.stop_after)
         files = plot_run(folder)
@@ -105,6 +102,18 @@ def _run_in(
         _stopped("Stopped; everything is saved", command, 0)
     _print_results(folder, files, args.quiet)
     return 0
+
+
+def _num_parameters(runner: Runner) -> int:
+    return sum(param.size for param in runner.model.params)
+
+
+def _head(runner: Runner, setup: Setup) -> str:
+    """Say what is run, on what, and into which folder."""
+    data, folder = runner.data, runner.folder
+    where = f"{len(data.train.labels):,} training images of {data.name} ({data.source}), on the {setup.device}"
+    done = ", which is complete" if folder.is_complete() else runner.position
+    return f"{runner.experiment.name}: {_num_parameters(runner):,} parameters, {where}, into {folder.path}{done}"
 
 
 def _memory(experiment: Experiment, data: ImageData, setup: Setup) -> str:

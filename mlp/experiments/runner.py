@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +15,7 @@ from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import Experiment
 from mlp.experiments.crash import Broken, TrainingBrokeError, write_pack
 from mlp.experiments.interrupt import Interrupted, StopAfterStep
+from mlp.experiments.position import Position
 from mlp.experiments.progress import Progress
 from mlp.files import make_folder, warn
 from mlp.learning_rules import KingmaAdamLearningRule
@@ -28,30 +29,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SECONDS_BETWEEN_LOOKS, STEPS_OF_A_FIRST_LOOK = 2.0, 20
 """How long a GPU works without the host: Ctrl-C, the progress bar and checkpoints wait so long."""
 EVALUATION_BATCH = 100
-
-
-@dataclass
-class Position:
-    """How far a run has come: whole epochs, steps of the next one, and that one's sums so far."""
-
-    epoch: int = 0
-    step: int = 0
-    scores: Scores = field(default_factory=Scores)
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        return f", going on after epoch {self.epoch}, step {self.step}" if self.epoch or self.step else ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the position as JSON values, but for the seconds, which are not part of the result."""
-        content = asdict(self)
-        del content["seconds"]
-        return {**content, "scores": list(self.scores)}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Position":
-        """Return the position of `to_dict`."""
-        return cls(content["epoch"], content["step"], Scores(*content["scores"]))
 
 
 def engine_for(model: Model, kind: str, precision: str, workspace_mb: int | None) -> Engine:
@@ -110,7 +87,8 @@ class Runner:
         images = len(self.data.train.labels)
         done = self.position.epoch * images + self.position.scores.images
         progress = Progress(images * self.experiment.epochs, done, self.quiet)
-        with StopAfterStep() as stop, progress, Prefetcher(self.train_batches) as batches:
+        quiet = np.errstate(all="ignore")  # what breaks is named by the alarm
+        with StopAfterStep() as stop, progress, Prefetcher(self.train_batches) as batches, quiet:
             while self.position.epoch < last_epoch:
                 last = self._train_epoch(batches, stop, progress)
                 self._end_epoch(last, progress)
@@ -259,15 +237,28 @@ class Runner:
         if self.folder.cut_back(self.position.epoch):
             rows = f"metrics.csv and gradient_flow.csv are cut back to epoch {self.position.epoch}"
             warn(f"{self.folder.path}: {rows}, its checkpoint's; the rows behind it are made again")
-        if (now := self.folder.digest()) != progress.get("records", now):
+        self._compare(progress)
+
+    def _compare(self, progress: dict[str, Any]) -> None:
+        """Raise RecordError or CheckpointError unless the run's other files are those of its checkpoint."""
+        now = self.folder.digests()
+        before = progress.get("records", now)
+        changed = [f"the rows of {name}" for name in now if now[name] != before.get(name)]
+        fields = self.experiment.to_dict()
+        then = {key: value for key, value in progress.get("experiment", fields).items() if value != fields.get(key)}
+        changed += [f"config.json ({key} was {value!r})" for key, value in then.items()]
+        if changed:
             raise RecordError(
-                f"{self.folder.path}: the rows of metrics.csv and gradient_flow.csv are not those that were there when "
-                f"its checkpoint was saved: a file is lost, damaged or edited. Put it back, or start a new run"
+                f"{self.folder.path}: {' and '.join(changed)} changed after the checkpoint was saved: lost, damaged or "
+                f"edited. Put it back as it was, or start a new run"
             )
+        if self.folder.metrics():
+            load_checkpoint(self.folder.best_checkpoint, self.experiment.build_model(self.data.num_classes))
 
     def _save(self) -> None:
         last, previous = self.folder.last_checkpoint, self.folder.previous_checkpoint
-        progress = {**self.position.to_dict(), "records": self.folder.digest()}
+        known = {"records": self.folder.digests(), "experiment": self.experiment.to_dict()}
+        progress = {**self.position.to_dict(), **known}
         save_checkpoint(last, self.model, self.rule, progress, previous)
         self.saved_at = time.monotonic()
 

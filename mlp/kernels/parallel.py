@@ -77,6 +77,9 @@ def run_on_threads(work: Callable[[int, int], object], count: int, threads: int 
     try:
         futures += (_submit(worker, thread) for thread in range(1, threads))
         worker(0)
+    except BaseException:
+        failed.append(0)  # also for one that is still to start
+        raise
     finally:
         _wait(futures, failed)
     for future in futures:
@@ -99,7 +102,15 @@ def _wait(futures: Sequence[Future[None]], failed: list[int]) -> None:
 def _submit(work: Callable[..., T], *args: int) -> Future[T]:
     """Run a function in the pool, with the caller's context: NumPy's `errstate` is part of it."""
     context = copy_context()
-    return _pool().submit(lambda: context.run(work, *args))
+    return submit(_pool(), lambda: context.run(work, *args))
+
+
+def submit(pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> Future[T]:
+    """Run a function in a pool; raise MemoryError where the system gives no thread, which is what it mostly means."""
+    try:
+        return pool.submit(work, *args)
+    except RuntimeError as error:
+        raise MemoryError(f"no thread can be started: {error}") from error
 
 
 class _SingleThreadedBlas:

@@ -9,6 +9,7 @@ import pytest
 
 from mlp.engine.executor import MAX_PARTS, Cut, Executor, cut
 from mlp.engine.program import MAP, ROWS, SUMS, Action, Program, Value
+from mlp.kernels import parallel
 from mlp.kernels.parallel import run_on_threads, single_threaded_blas
 
 from .comparison import by_chance
@@ -214,6 +215,25 @@ def test_ctrl_c_while_waiting_for_other_threads_leaves_none_at_work(threads, ctr
     with pytest.raises(KeyboardInterrupt):
         run_on_threads(work, 2)
     assert len(finished) == 1
+
+
+def test_where_no_thread_can_be_started_memory_is_short_and_nothing_works_on_afterwards(threads, monkeypatch):
+    """The pool keeps what it could not start, and runs it when a thread is free again."""
+    threads(2)
+    parallel._pool.cache_clear()
+    pool, seen = parallel._pool(), []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(MemoryError, match="no thread can be started: can't start new thread"):
+            run_on_threads(lambda thread, index: seen.append(index), 50)
+    pool.submit(int).result()  # the pool has a thread by now, and has done what it kept
+    assert seen == []
+    run_on_threads(lambda thread, index: seen.append(index), 50)
+    assert sorted(seen) == list(range(50))
+
+
+def no_thread(_):
+    raise RuntimeError("can't start new thread")
 
 
 def test_indices_are_each_taken_once_by_threads_with_small_numbers(threads):

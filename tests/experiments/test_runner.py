@@ -449,7 +449,9 @@ def test_records_that_are_not_the_checkpoint_s_are_refused(tmp_path, name, chang
     lines = change(path.read_text().splitlines())
     path.unlink() if lines is None else path.write_text("\n".join(lines) + "\n")
     before = {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
-    with pytest.raises(RecordError, match=r"rows of metrics\.csv and gradient_flow\.csv are not those .* Put it back"):
+    with pytest.raises(
+        RecordError, match=rf": the rows of {name} changed after the checkpoint was saved: .* Put it back"
+    ):
         run(folder, tiny.VGG)
     assert before == {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
 
@@ -461,6 +463,29 @@ def test_a_checkpoint_from_before_records_were_hashed_is_gone_on_from(tmp_path, 
     save_checkpoint(folder.last_checkpoint, part.model, part.rule, part.position.to_dict())
     run(folder, tiny.VGG)
     tiny.assert_same_results(folder.path, uninterrupted["vgg08"].path)
+
+
+@pytest.mark.parametrize(("field", "value"), [("seed", 1), ("learning_rate", 0.005), ("epochs", 4)])
+def test_a_config_that_was_edited_is_refused(tmp_path, field, value):
+    """Half of the run would be another one's."""
+    folder = new_folder(tmp_path, tiny.VGG)
+    Runner(tiny.VGG, tiny.shapes(), folder, "cpu", quiet=True).run(stop_after=1)
+    before = getattr(tiny.VGG, field)
+    with pytest.raises(RecordError, match=rf"config\.json \({field} was {before!r}\) changed after the checkpoint"):
+        Runner(replace(tiny.VGG, **{field: value}), tiny.shapes(), folder, "cpu", quiet=True)
+
+
+@pytest.mark.parametrize("epochs", [2, 3], ids=["half-way", "complete"])
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_damaged_best_checkpoint_is_noticed_when_a_run_goes_on(tmp_path, epochs, damage):
+    """Not after all the epochs that are left."""
+    folder = new_folder(tmp_path, tiny.VGG)
+    Runner(tiny.VGG, tiny.shapes(), folder, "cpu", quiet=True).run(stop_after=epochs)
+    content = bytearray(folder.best_checkpoint.read_bytes())
+    content[-5] ^= 1
+    folder.best_checkpoint.unlink() if damage == "gone" else folder.best_checkpoint.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors"):
+        Runner(tiny.VGG, tiny.shapes(), folder, "cpu", quiet=True)
 
 
 def test_the_seconds_of_an_epoch_are_no_part_of_the_result(tmp_path, uninterrupted):
