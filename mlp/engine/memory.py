@@ -127,7 +127,7 @@ class Plans:
             self.most = largest // 2
             self.clear()
             logger.warning(
-                "Memory ran out (%s). The step is repeated with shards of %d examples in place of %d, "
+                "Memory ran out (%s). The step is repeated with %d of its examples at once in place of %d, "
                 "which may change the last digits of its results, and of those after it",
                 str(error),  # not the error, which holds the pass: a handler may keep what it is given
                 self.most,

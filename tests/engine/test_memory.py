@@ -474,7 +474,7 @@ def test_where_memory_runs_out_the_step_is_repeated_with_smaller_shards(most, fa
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len({size for size in tried if size > most})
     assert all(
-        "Memory ran out (Unable to allocate 1 TiB). The step is repeated with shards of" in line for line in lines
+        "Memory ran out (Unable to allocate 1 TiB). The step is repeated with" in line for line in lines
     )
 
 
