@@ -222,7 +222,10 @@ def _data(diagnosis: Diagnosis) -> Facts:
     facts = {"looked in": ", ".join(str(folder) for folder in search_folders(data_dir))}
     for name in ("cifar100", "cifar10"):
         cifar = find_cifar(name, data_dir)
-        facts[name] = str(cifar[1]) if cifar else f"not found; python -m mlp.experiments data fetch {name}"
+        command = "python -m mlp.experiments data"
+        there = f" --data-dir {data_dir}" if data_dir else ""
+        read = f"not read here: {command} check {name}{there} does that"
+        facts[name] = f"{cifar[1]}; {read}" if cifar else f"not found; {command} fetch {name}"
     for name, files in COURSEWORK.items():
         places = [_find(file, data_dir) for file in files]
         folders = dict.fromkeys(str(place.parent) for place in places if place)

@@ -243,7 +243,10 @@ def test_data_is_found_where_it_lies(diagnose, home, monkeypatch):
     monkeypatch.setenv("MLP_DATA_DIR", str(home / "course"))
     data = diagnose()[1]["data"]
     assert data["looked in"] == "~/course, data, ~/.cache/mlp"
-    assert data["cifar100"] == "data/cifar-100-python"
+    read = "not read here: python -m mlp.experiments data check cifar100 does that"
+    assert data["cifar100"] == f"data/cifar-100-python; {read}"
+    named = diagnose("--data-dir", str(home / "work" / "data"))[1]["data"]["cifar100"]
+    assert named.endswith("data check cifar100 --data-dir ~/work/data does that")
     assert data["MNIST"] == "~/course; lacks mnist-test.npz"
     assert data["MNIST (original)"] == "~/course"
     assert "CCPP" in data["not found"].split(", ")
