@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from mlp.data_providers.cifar import NUM_TEST, NUM_TRAIN, read_cifar
+from mlp.data_providers.cifar import read_cifar
+from mlp.data_providers.cifar_forms import NUM_TEST, NUM_TRAIN
 from mlp.data_providers.images import ImageSet
 
 GOLDEN = {
@@ -58,8 +59,9 @@ def content_of(dataset: str, data_dir: str | Path | None = None) -> Content:
     coarse = read_cifar(dataset, data_dir, download=False, coarse=True)
     parts = [content_hash(records_of(*sets)) for sets in zip(fine[:2], coarse[:2], strict=True)]
     wrong = [
-        f"{count:,} {what} images, "
-        + (f"expected {official[0]:,}" if count != official[0] else "not the official ones")
+        f"{count:,} {what} images, expected {official[0]:,}"
+        if count != official[0]
+        else f"at least one of the {count:,} {what} images or labels is not the official one"
         for what, (count, digest), official in zip(("training", "test"), parts, GOLDEN[dataset], strict=True)
         if (count, digest) != official
     ]

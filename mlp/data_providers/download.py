@@ -53,11 +53,11 @@ def find_file(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 def check_file(path: Path, remote: RemoteFile) -> None:
     """Raise DataDamagedError unless the file at `path` has the size and all the checksums of `remote`."""
-    if found := _difference(path, remote):
+    if found := difference(path, remote):
         raise DataDamagedError(f"{path} {found}. It was left as it is; remove it and fetch it again, from {remote.url}")
 
 
-def _difference(path: Path, remote: RemoteFile) -> str:
+def difference(path: Path, remote: RemoteFile) -> str:
     """Return what a file has and `remote` has not, as the rest of a sentence, or an empty string; read it once."""
     size = path.stat().st_size
     if remote.size is not None and size != remote.size:
@@ -98,8 +98,7 @@ def fetch(remote: RemoteFile, folder: Path | None = None, quiet: bool = False) -
         reason = f"{remote.url} could not be downloaded: {error}."
         if part.exists():
             reason += f" {part.stat().st_size:,} bytes are kept in {part}; the same command goes on there."
-        by_hand = f"By hand it goes to {folder.absolute()}, as {remote.name} ({remote.described()})."
-        raise DataMissingError(f"{reason} {by_hand}") from error
+        raise DataMissingError(reason) from error
     return target
 
 
@@ -113,7 +112,7 @@ def _download(remote: RemoteFile, part: Path, quiet: bool) -> None:
     again = False
     while True:
         whole = transfer(remote.url, part, remote.size, quiet)
-        found = _difference(part, remote)
+        found = difference(part, remote)
         if not found:
             return
         rename(part, damaged)

@@ -196,5 +196,5 @@ def _fetch_idx(name: str, which_set: str, data_dir: str | Path | None) -> Path:
         looked = ", ".join(str(folder.absolute()) for folder in search_folders(data_dir))
         raise DataMissingError(
             f"MNIST was not found: no mnist-{which_set}.npz and no {name} in {looked}. {error} Put the coursework's "
-            f"npz files or {', '.join(IDX_FILES)} into one of these folders."
+            f"npz files or {', '.join(IDX_FILES)} ({name}: {IDX_FILES[name].described()}) into one of these folders."
         ) from None

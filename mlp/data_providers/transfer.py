@@ -5,6 +5,7 @@ Certificates are always verified, and https is never left for http.
 """
 
 import re
+import socket
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
@@ -122,7 +123,7 @@ def _next_url(url: str, target: str) -> str:
 
 def _explain(error: Exception) -> NoReturn:
     """Raise the TransferError that says what kept a server from answering, or from going on."""
-    reason = shown(error)
+    reason = shown(_innermost(error))
     if isinstance(error, requests.exceptions.SSLError):
         raise RefusedError(
             f"its certificate was not accepted ({reason}): {LOGIN}. See that the clock is right; where your network "
@@ -130,11 +131,18 @@ def _explain(error: Exception) -> NoReturn:
         ) from error
     if isinstance(error, requests.exceptions.ProxyError):
         reason = f"the proxy in HTTPS_PROXY does not let it through: {reason}"
-    elif isinstance(error, requests.Timeout) or "timed out" in reason:
+    elif isinstance(error, requests.Timeout) or "timed out" in str(error):
         reason = f"it was silent for too long ({TIMEOUT[0]} seconds to connect, {TIMEOUT[1]} without a byte): {reason}"
     elif isinstance(error, requests.ConnectionError):
         reason = f"the connection failed; see that this machine is on the internet: {reason}"
     raise TransferError(reason) from error
+
+
+def _innermost(error: BaseException) -> object:
+    """Return the words of what an error came from in the first place: those around it add names of classes."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return (error.strerror if isinstance(error, socket.gaierror) else None) or str(error) or type(error).__name__
 
 
 def _start(response: requests.Response, have: int, size: int | None) -> int:

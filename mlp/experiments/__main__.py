@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     part = parts.add_parser("data", help="fetch, check or find a data set")
     part.add_argument("action", choices=("fetch", "check", "where"))
     part.add_argument("dataset", nargs="?", default="cifar100", choices=commands.DATASETS)
-    part.add_argument("--data-dir", metavar="D", help="look here first, and download to here")
+    part.add_argument("--data-dir", metavar="D", help="look here first; fetch looks here alone, and downloads to here")
     part.set_defaults(command=commands.data, parser=part)
     _add_profile_options(parts.add_parser("profile", help="print where the time of a training step goes"))
     _add_commands_on_runs(parts)

@@ -19,8 +19,9 @@ from mlp.data_providers import (
     load_shapes,
     search_folders,
 )
-from mlp.data_providers.cifar import FORMS
+from mlp.data_providers.cifar import have_cifar
 from mlp.data_providers.cifar_content import content_of
+from mlp.data_providers.cifar_forms import FORMS
 from mlp.engine import Engine, profile
 from mlp.errors import CrossEntropySoftmaxError
 from mlp.experiments.configs import EXPERIMENTS, Experiment
@@ -49,10 +50,25 @@ def load_data(experiment: Experiment, data_dir: str | None, quiet: bool, downloa
     return data.limited(experiment.train_limit)
 
 
+def _check_data_dir(data_dir: str | None, may_be_made: bool = False) -> None:
+    """Raise DataMissingError where --data-dir cannot be a folder that data lies in."""
+    folder = Path(data_dir or ".").expanduser()
+    if not folder.exists():
+        if not may_be_made:
+            raise DataMissingError(f"--data-dir {data_dir} does not exist: name a folder that does, or make it")
+    elif not folder.is_dir():
+        raise DataMissingError(f"--data-dir {data_dir} is no folder but a file: name the folder that holds it")
+    for dataset, forms in FORMS.items() if data_dir else ():
+        unpacked = any(all((folder / name).is_file() for name in (*form.train, form.names)) for form in forms)
+        if unpacked and not find_cifar(dataset, folder, only_there=True):
+            raise DataMissingError(
+                f"--data-dir {data_dir} is the unpacked folder of {dataset} itself: name the folder that holds it"
+            )
+
+
 def run(args: argparse.Namespace) -> int:
     """Run or resume an experiment."""
-    if args.data_dir and not Path(args.data_dir).expanduser().is_dir():
-        raise DataMissingError(f"--data-dir {args.data_dir} is no folder: name one that is, or make it")
+    _check_data_dir(args.data_dir)
     setup = Setup.of(args.device, args.engine, args.precision, args.workspace_mb)
     given = {f.name: value for f in fields(Experiment) if (value := getattr(args, f.name, None)) is not None}
     folder = None if args.resume is None else RunFolder.open(Path(args.resume))
@@ -165,8 +181,11 @@ def list_experiments(_: argparse.Namespace) -> int:
 
 def data(args: argparse.Namespace) -> int:
     """Fetch, check or find a data set."""
+    _check_data_dir(args.data_dir, may_be_made=args.action == "fetch")
     if args.action == "where":
         return _where(args)
+    if args.action == "fetch" and args.data_dir and args.dataset in FORMS:
+        have_cifar(args.dataset, args.data_dir)  # not elsewhere: what lies there may be what is to be replaced
     experiment = replace(EXPERIMENTS["vgg08"], dataset=args.dataset)
     images = load_data(experiment, args.data_dir, quiet=False, download=args.action == "fetch")
     for part in ("train", "valid", "test"):
@@ -183,7 +202,8 @@ def _say_content(dataset: str, source: str, data_dir: str | None) -> int:
         return 0
     raise DataDamagedError(
         f"{source} is not what its name says, the complete official {dataset}. It can be trained on, as other data; "
-        f"for the official files: python -m mlp.experiments data fetch {dataset} --data-dir AN_EMPTY_FOLDER"
+        f"for the official files: python -m mlp.experiments data fetch {dataset} --data-dir AN_EMPTY_FOLDER, then name "
+        f"that folder with --data-dir"
     )
 
 

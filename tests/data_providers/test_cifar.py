@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import io
+import re
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -212,6 +214,26 @@ def test_files_that_python_3_pickled_give_the_right_images(places):
     }
     folder = write_folder(places[0], "cifar100", 1, files)
     assert_right(load_cifar("cifar100", places[0]), "cifar100", folder)
+
+
+@every_kind
+def test_loading_a_folder_takes_less_than_twice_its_size(places, dataset, form):
+    """And 1 MB here: of such small files, the rest counts too."""
+    files, train = files_of(dataset, form), cifar.FORMS[dataset][form].train
+    many = [np.concatenate([array] * (125 // len(train))) for array in images_of(dataset)[0]]
+    for name in train:
+        files[name] = files[name] * 125 if form == 0 else python2.dumps(python_record(dataset, *many))
+    write_folder(places[0], dataset, form, files)
+    size = sum(map(len, files.values()))
+    assert size > 15_000_000
+    tracemalloc.start()
+    try:
+        data = load_cifar(dataset, places[0])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data.train.pixels.flags.c_contiguous
+    assert peak < 2 * size + 2**20, peak / size
 
 
 def test_mean_and_deviation_are_the_report_s(places):
@@ -484,9 +506,12 @@ def test_a_label_that_is_no_class_is_damage(places, dataset, form):
     folder = write_folder(places[1], dataset, form)
     name = cifar.FORMS[dataset][form].train[-1]
     data = bytearray((folder / name).read_bytes())
-    data[1 if dataset == "cifar100" else 0] = cifar.NUM_CLASSES[dataset]
+    number = cifar.NUM_CLASSES[dataset]
+    data[2 * 3074 + 1 if dataset == "cifar100" else 2 * 3073] = number
+    data[-3073] = 255
     (folder / name).write_bytes(data)
-    assert_damaged(dataset, folder, "labels outside 0", name)
+    words = f"{folder / name} holds labels outside 0..{number - 1}: the first is {number}, of image 2, counted from 0"
+    assert_damaged(dataset, folder, re.escape(words), name)
 
 
 def change_record(folder, dataset, form, **changes):
@@ -546,7 +571,7 @@ def test_wrong_pixels_in_a_python_file_are_damage(places, dataset, form, data):
 def test_no_images_at_all_are_damage(places):
     folder = write_folder(places[1], "cifar100", 1)
     name = change_record(folder, "cifar100", 1, data=np.zeros((0, 3072), np.uint8), labels=[])
-    assert_damaged("cifar100", folder, "holds no images", name)
+    assert_damaged("cifar100", folder, f"{name} holds no images; it was left as it is: move or delete it", name)
 
 
 WRONG_NAMES = {

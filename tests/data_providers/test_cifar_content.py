@@ -145,8 +145,8 @@ def test_one_changed_byte_is_other_content(folder, golden, form, what, part):
     made[part][what].flat[0] ^= 1
     write_both_forms(folder, made)
     found = content_of("cifar100", folder / str(form))
-    count, name = ((40, "training"), (6, "test"))[part]
-    assert found == (False, f"NOT that of the official cifar100: {count} {name} images, not the official ones")
+    words = f"at least one of the {('40 training', '6 test')[part]} images or labels is not the official one"
+    assert found == (False, f"NOT that of the official cifar100: {words}")
 
 
 def test_labels_of_two_images_exchanged_are_other_content(folder, golden):

@@ -203,6 +203,8 @@ def test_what_is_missing_is_told_with_all_that_helps(place, tmp_path, which_set)
         assert name in text
     assert f"mnist-{which_set}.npz" in text
     assert "no network" in text
+    missing = mnist.IDX_FILES[f"{'t10k' if which_set == 'test' else 'train'}-images-idx3-ubyte.gz"]
+    assert f"({missing.name}: {missing.described()})" in text
 
 
 def test_the_official_files_are_known():

@@ -26,7 +26,7 @@ from mlp.experiments.configs import EXPERIMENTS
 from mlp.files import FolderLock
 from mlp.records import RunFolder
 
-from ..data_providers.test_cifar import write_archive, write_folder
+from ..data_providers.test_cifar import archive_bytes, expect_archive, write_archive, write_folder
 from . import tiny
 from .conftest import OPTIONS
 
@@ -295,10 +295,32 @@ def test_what_does_not_go_together_is_refused(call, capsys, tiny_data, tmp_path,
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_data_dir_that_is_none_is_refused_and_not_made(call, capsys, tmp_path, asked):
-    assert "is no folder" in refused(call, capsys, "vgg08", "--data-dir", tmp_path / "typo", status=3)
+@pytest.mark.parametrize("command", [["vgg08"], ["data", "where"], ["data", "check"]], ids=" ".join)
+def test_a_data_dir_that_is_none_is_refused_and_not_made(call, capsys, tmp_path, asked, command):
+    err = refused(call, capsys, *command, "--data-dir", tmp_path / "typo", status=3)
+    assert f"--data-dir {tmp_path / 'typo'} does not exist: name a folder that does, or make it" in err
     assert not (tmp_path / "typo").exists()
     assert asked == []
+
+
+@pytest.mark.parametrize("form", [0, 1])
+@pytest.mark.parametrize("command", [["vgg08"], ["data", "where"], ["data", "check"], ["data", "fetch"]], ids=" ".join)
+def test_a_data_dir_that_is_the_data_itself_is_refused(call, capsys, nowhere, monkeypatch, asked, command, form):
+    archive, folder = write_archive(monkeypatch, nowhere, "cifar100", form), write_folder(nowhere, "cifar100", form)
+    for place, words in (
+        (archive, "is no folder but a file: name the folder that holds it"),
+        (folder, "is the unpacked folder of cifar100 itself: name the folder that holds it"),
+    ):
+        assert f"--data-dir {place} {words}" in refused(call, capsys, *command, "--data-dir", place, status=3)
+    assert asked == []
+
+
+def test_loose_files_beside_the_data_do_not_matter(call, capsys, nowhere):
+    folder = write_folder(nowhere, "cifar100", 1)
+    for file in folder.iterdir():
+        (nowhere / file.name).write_bytes(file.read_bytes())
+    assert call("data", "where", "--data-dir", nowhere) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"cifar100: {folder}"
 
 
 def test_another_seed_gives_another_run(finished, train, tmp_path):
@@ -659,6 +681,60 @@ def test_data_check_says_what_an_archive_was_compared_by(call, capsys, nowhere, 
 def test_data_fetch_that_fails_says_what_helps(call, capsys, nowhere, asked):
     assert_helps(refused(call, capsys, "data", "fetch", "cifar100", status=3), nowhere)
     assert asked == ["cifar-100-binary.tar.gz"]
+
+
+@pytest.fixture
+def bad_data(nowhere, monkeypatch):
+    """Folders in all places that are searched, which cannot be read; and a network that has the archive."""
+    monkeypatch.setenv("MLP_DATA_DIR", str(nowhere / "environment"))
+    for name in ("environment", "data", "cache"):
+        (nowhere / name / "cifar-100-python").mkdir(parents=True)
+    archive = archive_bytes("cifar100", 0)
+    expect_archive(monkeypatch, "cifar100", 0, archive)
+
+    def fetch(remote, folder, quiet):
+        folder.mkdir(exist_ok=True)
+        (folder / remote.name).write_bytes(archive)
+        return folder / remote.name
+
+    monkeypatch.setattr("mlp.data_providers.cifar.fetch", fetch)
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_data_fetch_has_the_files_in_the_folder_that_is_named(call, capsys, nowhere, bad_data, monkeypatch, made):
+    """Whatever lies elsewhere; and what is there already is not downloaded again."""
+    if made:
+        (nowhere / "new").mkdir()
+    assert call("data", "fetch", "cifar100", "--data-dir", nowhere / "new") == 0
+    assert f"source  {nowhere / 'new' / 'cifar-100-binary.tar.gz'}" in capsys.readouterr().out
+    monkeypatch.setattr("mlp.data_providers.cifar.fetch", lambda *_: pytest.fail("a download"))
+    assert call("data", "fetch", "cifar100", "--data-dir", nowhere / "new") == 0
+    assert call("data", "check", "cifar100", "--data-dir", nowhere / "new") == 0
+
+
+def test_without_a_name_what_is_found_is_checked_and_damage_says_what_helps(call, capsys, bad_data):
+    for action in ("fetch", "check"):
+        err = refused(call, capsys, "data", action, "cifar100", status=3)
+        assert "cifar-100-python is not complete" in err
+        assert "move or delete it and unpack the archive again" in err
+        assert "or fetch it to another folder (python -m mlp.experiments data fetch cifar100 --data-dir" in err
+        assert "and name that with --data-dir" in err
+        assert err.count("\n") == 1
+
+
+def test_a_fetch_to_a_folder_that_fails_names_that_folder_alone(call, capsys, nowhere, asked):
+    err = refused(call, capsys, "data", "fetch", "cifar100", "--data-dir", "my data", status=3)
+    assert f"Looked in:\n    {nowhere / 'my data'}\nPut" in err
+    assert "data check cifar100 --data-dir 'my data'\n" in err
+    assert asked == ["cifar-100-binary.tar.gz"]
+
+
+def test_advice_is_another_command_than_the_one_that_failed(call, capsys):
+    err = refused(call, capsys, "data", "fetch", "cifar100", status=3)
+    command = "python -m mlp.experiments data fetch cifar100"
+    assert f"On another machine with internet: {command} --data-dir D, and copy the file from D\n" in err
+    assert err.count(command) == 1
+    assert f"To download it: {command}\n" in refused(call, capsys, "data", "check", "cifar100", status=3)
 
 
 def test_data_check_downloads_nothing(call, capsys, nowhere, asked):
