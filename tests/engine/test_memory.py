@@ -473,9 +473,7 @@ def test_where_memory_runs_out_the_step_is_repeated_with_smaller_shards(most, fa
         np.testing.assert_array_equal(one, other, err_msg=name)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len({size for size in tried if size > most})
-    assert all(
-        "Memory ran out (Unable to allocate 1 TiB). The step is repeated with" in line for line in lines
-    )
+    assert all("Memory ran out (Unable to allocate 1 TiB). The step is repeated with" in line for line in lines)
 
 
 def test_nothing_of_a_pass_that_failed_is_there_when_it_is_repeated(monkeypatch):
