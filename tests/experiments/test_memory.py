@@ -6,8 +6,10 @@ import re
 import pytest
 
 from mlp.engine import Engine
-from mlp.experiments import runner
+from mlp.experiments import commands, runner
+from mlp.experiments.environment import Setup
 
+from . import tiny
 from .conftest import OPTIONS
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
@@ -77,3 +79,10 @@ def test_where_memory_is_not_enough_at_all_one_sentence_says_what_to_do(call, tm
     said = capsys.readouterr().err
     advice = "free some, or use a smaller --batch-size"
     assert said == f"mlp.experiments: out of memory (Unable to allocate 1 TiB): {advice}\n"
+
+
+def test_of_a_gpu_only_the_images_are_told():
+    """`Engine.memory` is of the CPU's."""
+    assert commands._memory(tiny.VGG, tiny.shapes(), Setup("gpu")) == "memory: 0.0 MB of images"
+    assert "MB for a training step" in commands._memory(tiny.VGG, tiny.shapes(), Setup("cpu"))
+    assert commands._memory(tiny.VGG, tiny.shapes(), Setup("cpu", "layers")) == "memory: 0.0 MB of images"
